@@ -1,0 +1,30 @@
+"""``sstl train``: a supervised or semi-supervised training from a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="the YAML file of the run")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="values that replace those of the file")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew although the folder holds a run")
+    parser.epilog = "example: sstl train experiments/first-run/joint-small.yaml steps=2000 optimizer.lr=5.0e-4"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, then say what was written."""
+    from sstl.config import load_config
+    from sstl.engine import TrainConfig, train
+
+    config = load_config(TrainConfig, args.config, args.overrides)
+    weights = train(config, resume=args.resume, overwrite=args.overwrite)
+    print(f"weights      {weights}")
+    print(f"log          {config.output / 'log.jsonl'}")
+    if config.validation:
+        print(f"best weights {config.output / 'best.safetensors'}")
+    print(f"next: sstl derain PHOTOS -o OUT --weights {weights}")
+    return 0

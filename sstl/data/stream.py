@@ -1,0 +1,207 @@
+"""Endless training batches as a pure function of (seed, global sample index), with a loader over them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sstl.data.cache import cached
+from sstl.data.sources import ImageSource, OneLayer, PairSource, SourceConfig, open_images, open_pairs
+from sstl.errors import InputError
+from sstl.rain import Recipe, compose, load_recipe, rain_map, render, streak_layer
+from sstl.types import PairedBatch, UnpairedBatch
+
+Pixels = NDArray[np.uint8]
+RETRIES = 20  # unreadable images in a row before training gives up
+
+
+@dataclass(frozen=True)
+class PairedPart(SourceConfig):
+    """One share of the labelled data: pairs as they are, or clean images that are rained on as they come.
+
+    Attributes:
+        weight: relative frequency of this part.
+        recipe: a recipe's name or file: render rain on the source's clean images.
+        rain_on: ``pairs`` takes those clean images from the source's pairs instead.
+        streaks: photographed streak images to lay over the clean images instead of rendered ones.
+    """
+
+    weight: float = 1.0
+    recipe: str | None = None
+    streaks: SourceConfig | None = None
+    rain_on: Literal["clean", "pairs"] = "clean"
+
+    def __post_init__(self) -> None:
+        """Refuse a negative weight and a part with two kinds of rain (ValueError)."""
+        if self.weight < 0:
+            raise ValueError(f"'weight' is {self.weight}; it must not be negative.")
+        if self.recipe and self.streaks:
+            raise ValueError("'recipe' and 'streaks' exclude each other; make two parts of them.")
+
+
+class PairedStream(Dataset[PairedBatch]):
+    """Labelled batches: ``stream[indices]`` depends only on the seed and the indices.
+
+    Args:
+        parts: where the data come from, with their weights.
+        crop: side of the square training crop in pixels.
+        seed: of all choices: part, image, place, flip and rain.
+        data_root: what relative paths are relative to.
+        cache_bytes: how much decoded image data to keep in memory per part.
+    """
+
+    def __init__(
+        self, parts: Sequence[PairedPart], crop: int, seed: int, data_root: Path | None, cache_bytes: int
+    ) -> None:
+        self.parts = [_Part(part, data_root, cache_bytes // max(1, len(parts))) for part in parts]
+        shares = np.array([part.weight for part in parts], dtype=float)
+        self.shares = shares / shares.sum()
+        self.crop, self.seed = crop, seed
+
+    def __getitem__(self, indices: Sequence[int]) -> PairedBatch:
+        """Return the batch of the global samples ``indices``."""
+        rngs = [np.random.default_rng([self.seed, index]) for index in indices]
+        chosen = np.array([rng.choice(len(self.parts), p=self.shares) for rng in rngs])
+        drawn = [self.parts[part].draw(rng, self.crop) for part, rng in zip(chosen, rngs, strict=True)]
+        rainy = _stack([sample.rainy for sample in drawn])
+        clean = _stack([sample.clean for sample in drawn])
+        for part in set(chosen.tolist()):
+            recipe = self.parts[part].recipe
+            if recipe is not None:  # the rain of all samples of a recipe is rendered in one go
+                own = np.flatnonzero(chosen == part)
+                rainy[own] = render(clean[own], recipe, self.seed, [indices[i] for i in own]).rainy
+        rainy = (rainy * 255).round() / 255  # what a camera or a file would keep
+        streak = streak_layer(rainy, clean)
+        return PairedBatch(rainy, clean, streak, rain_map(streak), tuple(sample.key for sample in drawn))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    rainy: Pixels
+    clean: Pixels
+    key: str
+
+
+class _Part:
+    """An opened PairedPart; draws one augmented crop at a time."""
+
+    def __init__(self, part: PairedPart, data_root: Path | None, cache_bytes: int) -> None:
+        self.recipe: Recipe | None = load_recipe(part.recipe) if part.recipe else None
+        self.streaks: ImageSource | None = None
+        self.pairs: PairSource | None = None
+        if part.streaks is not None:
+            self.streaks = cached(open_images(part.streaks, "streak", data_root), cache_bytes // 4)
+        if self.recipe is None and self.streaks is None:
+            self.pairs = cached(open_pairs(part, data_root), cache_bytes)
+        elif part.rain_on == "pairs":
+            self.images = cached(OneLayer(open_pairs(part, data_root), "clean"), cache_bytes)
+        else:
+            self.images = cached(open_images(part, "clean", data_root), cache_bytes)
+
+    def draw(self, rng: np.random.Generator, crop: int) -> _Drawn:
+        if self.pairs is not None:
+            (rainy, clean), key = _load_any(self.pairs, rng)
+            rainy, clean = _augment((rainy, clean), crop, rng)
+            return _Drawn(rainy, clean, key)
+        image, key = _load_any(self.images, rng)
+        (clean,) = _augment((image,), crop, rng)
+        if self.streaks is None:
+            return _Drawn(clean, clean, key)  # rained on later, with the rest of its batch
+        return _Drawn(self._lay_streaks(clean, rng), clean, key)
+
+    def _lay_streaks(self, clean: Pixels, rng: np.random.Generator) -> Pixels:
+        """Add (or screen) one or two photographed streak images of random gain over a crop."""
+        assert self.streaks is not None
+        streak = np.zeros(clean.shape, dtype=np.float32)
+        for _ in range(rng.integers(1, 3)):
+            image, _ = _load_any(self.streaks, rng)
+            (layer,) = _augment((image,), clean.shape[0], rng)
+            streak += layer.astype(np.float32) / 255 * rng.uniform(0.2, 1.0)
+        model = "screen" if rng.random() < 0.5 else "region"
+        none = torch.ones(1, 1, *clean.shape[:2])
+        layers = torch.from_numpy(streak.clip(0, 1)).permute(2, 0, 1)[None]
+        rainy = compose(_stack([clean]), layers, none, none[:, :, :1, :1], [model]).rainy
+        return (rainy[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+class UnpairedStream(Dataset[UnpairedBatch]):
+    """Unlabelled batches of rainy photos; arguments as for ``PairedStream``."""
+
+    def __init__(
+        self, sources: Sequence[SourceConfig], crop: int, seed: int, data_root: Path | None, cache_bytes: int
+    ) -> None:
+        self.sources = [cached(open_images(s, "rainy", data_root), cache_bytes // len(sources)) for s in sources]
+        sizes = np.array([len(source) for source in self.sources], dtype=float)
+        self.shares = sizes / sizes.sum()
+        self.crop, self.seed = crop, seed
+
+    def __getitem__(self, indices: Sequence[int]) -> UnpairedBatch:
+        """Return the batch of the global samples ``indices``."""
+        images, keys = [], []
+        for index in indices:
+            rng = np.random.default_rng([self.seed, 1, index])  # 1: another stream than the paired one's
+            image, key = _load_any(self.sources[rng.choice(len(self.sources), p=self.shares)], rng)
+            images.append(_augment((image,), self.crop, rng)[0])
+            keys.append(key)
+        return UnpairedBatch(_stack(images), tuple(keys))
+
+
+class GlobalBatches(Sampler[list[int]]):
+    """This process's share of every global batch, from global step ``start`` on, for ever.
+
+    Process r of w takes samples r, r + w, ... of each global batch, so that the union over processes does not depend
+    on how many there are.
+    """
+
+    def __init__(self, batch_size: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.batch_size, self.start, self.rank, self.world = batch_size, start, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield lists of global sample indices."""
+        step = self.start
+        while True:
+            first = step * self.batch_size
+            yield list(range(first + self.rank, first + self.batch_size, self.world))
+            step += 1
+
+
+def endless(stream: Dataset[Any], batches: GlobalBatches, workers: int) -> Iterator[Any]:
+    """Iterate over a stream's batches; ``workers`` processes load ahead (0: none, in this process)."""
+    loader = DataLoader(stream, sampler=batches, batch_size=None, num_workers=workers, collate_fn=None)
+    return iter(loader)
+
+
+def _load_any(source: Any, rng: np.random.Generator) -> tuple[Any, str]:
+    """Load a random entry; an unreadable one is warned of and another is drawn, as the same rng decides."""
+    for _ in range(RETRIES):
+        index = int(rng.integers(len(source)))
+        try:
+            return source.load(index), source.key(index)
+        except InputError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    raise InputError(f"{RETRIES} images in a row could not be read, '{source.key(index)}' last; check the data folder.")
+
+
+def _augment(layers: tuple[Pixels, ...], crop: int, rng: np.random.Generator) -> tuple[Pixels, ...]:
+    """The same random crop and horizontal flip of all layers; a smaller image is first continued by reflection."""
+    height, width = layers[0].shape[:2]
+    if min(height, width) < crop:
+        pad = [(0, max(0, crop - height)), (0, max(0, crop - width)), (0, 0)]
+        layers = tuple(np.pad(layer, pad, mode="symmetric") for layer in layers)
+        height, width = layers[0].shape[:2]
+    top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
+    step = -1 if rng.random() < 0.5 else 1
+    return tuple(layer[top : top + crop, left : left + crop][:, ::step] for layer in layers)
+
+
+def _stack(images: Sequence[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255

@@ -1,0 +1,111 @@
+"""Checkpoints: the full state of a run in one safetensors file, written atomically, read without pickle."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
+
+from sstl.errors import WeightsError
+from sstl.ops.files import write_atomic
+
+KEEP = 2  # the last one and, in case it is damaged, the one before
+
+
+@dataclass
+class Progress:
+    """The scalars of a run: steps done, steps dropped for a bad loss, and the best validation so far."""
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best: float = float("-inf")
+    best_step: int = 0
+    seconds: float = 0.0
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> Path:
+    """Write ``folder/step-XXXXXXXX.safetensors`` with modules, optimiser and random states; drop the oldest."""
+    tensors = {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
+    groups = []
+    state = optimizer.state_dict()
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
+    for group in state["param_groups"]:
+        groups.append({k: v for k, v in group.items() if isinstance(v, int | float | bool | str | list | tuple)})
+    tensors["random/torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    metadata = {
+        "progress": json.dumps(vars(progress)),
+        "groups": json.dumps(groups),
+        "random": json.dumps({"numpy": [name, *rest], "python": random.getstate()}),
+    }
+    data = serialize({key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, metadata)
+    path = write_atomic(folder / f"step-{progress.step:08d}.safetensors", data)
+    for old in list_checkpoints(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return a run's checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", p.stem))
+
+
+def load_checkpoint(
+    path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Restore everything that ``save_checkpoint`` wrote; WeightsError if the file is damaged or of another run."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        progress = Progress(**json.loads(metadata["progress"]))
+        for name, module in modules.items():
+            module.load_state_dict(_part(tensors, name))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, "optimizer").items():
+            index, entry = key.split("/", 1)
+            state.setdefault(int(index), {})[entry] = value
+        groups = [
+            {**current, **saved}
+            for current, saved in zip(
+                optimizer.state_dict()["param_groups"], json.loads(metadata["groups"]), strict=True
+            )
+        ]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: not a checkpoint of this run, or a damaged one ({reason}).") from None
+    _restore_random(tensors, json.loads(metadata["random"]))
+    return progress
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key[len(name) + 1 :]: t for key, t in tensors.items() if key.startswith(f"{name}/")}
+
+
+def _restore_random(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    torch.set_rng_state(tensors["random/torch"])
+    if "random/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random/cuda"])
+    name, *rest = scalars["numpy"]
+    np.random.set_state((name, tensors["random/numpy"].numpy().astype(np.uint32), *rest))
+    version, internal, gauss = scalars["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,126 @@
+"""The configuration of a training run: what its YAML file may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sstl.data import SourceConfig
+from sstl.data.stream import PairedPart
+from sstl.ops.precision import Precision
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network by name and options, with fresh weights or those of ``weights`` (a shipped name or a file)."""
+
+    name: str = "joint"
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A training method by name and options."""
+
+    name: str = "supervised"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Training data.
+
+    Attributes:
+        paired: the labelled parts; required.
+        unpaired: unlabelled rainy photos, for methods that use them.
+        crop: side of the training crops in pixels.
+        root: what relative paths are relative to; by default the variable SSTL_DATA, else the working directory.
+        cache_gb: decoded images to keep in memory, in gigabytes, for the paired and again for the unpaired branch.
+        workers: processes that load ahead; 0 loads in the training process.
+    """
+
+    paired: tuple[PairedPart, ...]
+    unpaired: tuple[SourceConfig, ...] = ()
+    crop: int = 96
+    root: Path | None = None
+    cache_gb: float = 2.0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimiser of timm by name, its learning rate, and a cosine schedule with linear warm-up.
+
+    Attributes:
+        clip_norm: gradients are scaled down to this global norm; None leaves them.
+        final: the last learning rate as a share of ``lr``.
+    """
+
+    name: str = "adamw"
+    lr: float = 1.0e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    final: float = 0.01
+    clip_norm: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Development pairs that decide which weights are the best: mean luma PSNR of the averaged weights.
+
+    Attributes:
+        sources: the pairs, each scored alike.
+        every: steps between two validations.
+        limit: images per source.
+    """
+
+    sources: tuple[SourceConfig, ...]
+    every: int = 1000
+    limit: int = 20
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a run.
+
+    Attributes:
+        output: the run's folder.
+        steps: optimiser steps.
+        batch_size: labelled (and again unlabelled) crops per optimiser step, over all processes and accumulations.
+        accumulation: parts in which a batch is computed, to save memory.
+        ema_decay: of the averaged weights, which are what is validated and kept; 0 switches averaging off.
+        precision: arithmetic of the convolutions; ``auto`` is bf16 where the processor has it.
+        checkpoint_every, log_every, picture_every: in steps; 0 for pictures means none.
+        tensorboard: also write TensorBoard events (needs the extra ``track``).
+    """
+
+    output: Path
+    data: DataConfig
+    network: NetworkConfig = NetworkConfig()
+    method: MethodConfig = MethodConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig | None = None
+    steps: int = 1000
+    batch_size: int = 16
+    accumulation: int = 1
+    ema_decay: float = 0.999
+    precision: Precision = "auto"
+    seed: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 20
+    picture_every: int = 1000
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no run (ValueError)."""
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"'{name}' is {getattr(self, name)}; it must be at least 1.")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"'batch_size' {self.batch_size} is not a multiple of 'accumulation' {self.accumulation}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"'ema_decay' is {self.ema_decay}; it must be in [0, 1).")
+        if not self.data.paired:
+            raise ValueError("'data.paired' is empty; give at least one labelled part.")

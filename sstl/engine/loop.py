@@ -1,0 +1,80 @@
+"""The training loop, on one page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from sstl.engine.checkpoint import Progress
+from sstl.engine.config import TrainConfig
+from sstl.errors import DivergenceError
+from sstl.methods import Method
+from sstl.types import PairedBatch, UnpairedBatch
+
+PATIENCE = 20  # steps in a row without a finite loss before training stops
+
+
+def run_loop(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    method: Any,
+    optimizer: Any,
+    scheduler: Any,
+    average: Any,
+    paired: Iterator[PairedBatch],
+    unpaired: Iterator[UnpairedBatch] | None,
+    progress: Progress,
+    after_step: Callable[[dict[str, float]], bool],
+) -> None:
+    """Train until ``config.steps`` or until ``after_step`` returns False.
+
+    Args:
+        config: the run.
+        accelerator: prepared ``method`` and ``optimizer``; sums gradients over processes and accumulations.
+        method, optimizer, scheduler, average: the module with both branches, its optimiser, the learning rate's
+            schedule and the averaged weights (None: no averaging).
+        paired, unpaired: endless batches, one per accumulation.
+        progress: where the run stands; updated in place.
+        after_step: told the step's numbers (log, checkpoint, pictures); False asks to stop.
+    """
+    bare: Method = accelerator.unwrap_model(method)
+    parameters = [p for p in bare.parameters() if p.requires_grad]
+    method.train()
+    while progress.step < config.steps:
+        started = time.perf_counter()
+        scheduler.step_update(progress.step)  # a function of the step alone, so nothing of it needs saving
+        numbers: dict[str, Tensor] = {}
+        for _ in range(config.accumulation):
+            with accelerator.accumulate(method):
+                rainy = next(unpaired).to(accelerator.device) if unpaired is not None else None
+                parts = method(next(paired).to(accelerator.device), rainy)
+                accelerator.backward(parts["loss"])
+                for name, value in parts.items():
+                    numbers[name] = numbers.get(name, 0) + value.detach() / config.accumulation
+        norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm or float("inf"))
+        loss = accelerator.reduce(numbers["loss"], "mean")  # so that all processes decide alike
+        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+            optimizer.step()
+            progress.skipped_in_a_row = 0
+        else:
+            progress.skipped += 1
+            progress.skipped_in_a_row += 1
+        optimizer.zero_grad()
+        progress.step += 1
+        if progress.skipped_in_a_row == 0:
+            bare.after_step(progress.step)
+            if average is not None:
+                average.update(bare.network, step=progress.step)
+        elif progress.skipped_in_a_row >= PATIENCE:
+            raise DivergenceError(
+                f"the loss was not finite for {PATIENCE} steps in a row, up to step {progress.step}; the last good "
+                f"checkpoint is kept in {config.output}. Lower optimizer.lr and run again."
+            )
+        progress.seconds += time.perf_counter() - started
+        if not after_step({"lr": optimizer.param_groups[0]["lr"], **{k: float(v) for k, v in numbers.items()}}):
+            return

@@ -1,0 +1,86 @@
+"""What a run writes while it goes: the JSONL log, TensorBoard events by extra, picture grids."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sstl.compat import import_torchvision_user
+from sstl.errors import ConfigError
+from sstl.networks import Network
+from sstl.ops.files import write_atomic
+
+
+class RunLog:
+    """``log.jsonl`` of a run folder: one JSON object a line, flushed; lines after ``step`` are dropped on resuming."""
+
+    def __init__(self, output: Path, step: int, enabled: bool, tensorboard: bool) -> None:
+        self.enabled = enabled
+        self.writer = _summary_writer(output, step) if tensorboard and enabled else None
+        if enabled:
+            path = output / "log.jsonl"
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step))
+            self.file = path.open("a", encoding="utf-8")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one record; NaN and infinity become null."""
+        if not self.enabled:
+            return
+        self.file.write(json.dumps(_finite(line)) + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        if self.writer is not None:
+            for name, value in line.get("validation", line).items():
+                if isinstance(value, int | float):
+                    self.writer.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Close the files."""
+        if self.enabled:
+            self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a log; a last line that a kill cut short is left out."""
+    records = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+
+
+def _summary_writer(output: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("tensorboard: true needs TensorBoard; pip install 'sstl[track]'.") from None
+    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)  # type: ignore[no-untyped-call]
+
+
+def picture_grid(network: Network, rainy: Tensor, device: torch.device) -> bytes:
+    """Return a PNG: one row per image of ``rainy``, with input, output, streak and map."""
+    utils = import_torchvision_user("torchvision.utils")
+    with torch.inference_mode():
+        restored = network(rainy.to(device))
+    mask = restored.mask if restored.mask is not None else torch.ones_like(rainy[:, :1])
+    layers = [rainy, restored.background, restored.removed, mask.expand(-1, 3, -1, -1)]
+    tiles = torch.stack([t.float().cpu().clamp(0, 1) for t in layers], dim=1)
+    buffer = io.BytesIO()
+    utils.save_image(tiles.flatten(0, 1), buffer, format="png", nrow=len(layers))
+    return buffer.getvalue()

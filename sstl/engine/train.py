@@ -1,0 +1,287 @@
+"""Assembling and running a training: from a configuration to weights, log, pictures and checkpoints in a folder."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from tqdm import tqdm
+
+from sstl.compat import import_torchvision_user
+from sstl.config import to_tree
+from sstl.data.stream import GlobalBatches, PairedStream, UnpairedStream, endless
+from sstl.engine.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
+from sstl.engine.config import NetworkConfig, TrainConfig
+from sstl.engine.loop import run_loop
+from sstl.engine.records import RunLog, picture_grid
+from sstl.engine.validation import Validation
+from sstl.errors import ConfigError, SstlError, WeightsError
+from sstl.methods import Method, create_method
+from sstl.networks import Network, create_network, load_weights, save_weights
+from sstl.ops.files import write_atomic
+from sstl.ops.precision import resolve_precision
+
+
+class Interrupted(SstlError):
+    """Training was asked to stop; everything is saved and the message tells how to go on."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Run (or go on with) a training.
+
+    Writes into ``config.output``: ``config.yaml``, ``log.jsonl``, ``checkpoints/`` (full state, atomic),
+    ``pictures/``, ``best.safetensors`` (the averaged weights that validated best, if there is a validation) and, at the
+    end, ``weights.safetensors`` (the averaged weights).
+
+    Args:
+        config: the run.
+        resume: go on from the newest checkpoint that can be read; the result is what it would have been without the
+            interruption, bit for bit on one CPU process.
+        overwrite: begin anew although the folder holds a run.
+
+    Returns:
+        The path of the final weights.
+
+    Raises:
+        ConfigError, WeightsError: something in the configuration cannot be used.
+        DivergenceError: the loss stayed NaN or infinite.
+        Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+    """
+    checkpoints = config.output / "checkpoints"
+    existing = list_checkpoints(checkpoints)
+    if existing and not (resume or overwrite):
+        raise ConfigError(f"{config.output} already holds a run; give --resume to go on, or another output=FOLDER.")
+    accelerator = _accelerator(config)
+    set_seed(config.seed)
+    network = build_network(config.network).to(memory_format=torch.channels_last)  # oneDNN's fast layout
+    method = create_method(config.method.name, network, **config.method.options)
+    if method.needs_unpaired and not config.data.unpaired:
+        raise ConfigError(f"method '{config.method.name}' learns from unlabelled photos; give data.unpaired.")
+    optimizer, scheduler = _optimizer(config, method)
+    average = _average(config, network)
+    progress = Progress()
+    modules: dict[str, nn.Module] = {"method": method} | ({"average": average} if average is not None else {})
+    if resume:
+        progress = _resume(existing, modules, optimizer, config)
+    log = RunLog(config.output, progress.step, accelerator.is_main_process, config.tensorboard)
+    if accelerator.is_main_process:
+        _clean(config.output, existing if overwrite and not resume else [])
+        write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
+    paired, unpaired = _streams(config, accelerator, method, progress.step)
+    prepared, prepared_optimizer = accelerator.prepare(method, optimizer)
+    kept: Network = average.module if average is not None else network
+    validation = Validation(config, accelerator.device) if config.validation else None
+    session = _Session(config, accelerator, progress, modules, optimizer, log, kept, validation)
+    with session, _stop_on_signals() as stop:
+        run_loop(
+            config, accelerator, prepared, prepared_optimizer, scheduler, average, paired, unpaired, progress,
+            lambda numbers: session.after_step(numbers) and not stop,
+        )  # fmt: skip
+        if stop and progress.step < config.steps:
+            session.save()
+            raise Interrupted(f"stopped at step {progress.step}; saved. Go on with the same command and --resume.", stop[0])
+    return session.finish()
+
+
+class _Session:
+    """What happens around the steps: progress bar, log, pictures, validation, checkpoints; on the main process."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        progress: Progress,
+        modules: dict[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        log: RunLog,
+        kept: Network,
+        validation: Validation | None,
+    ) -> None:
+        self.config, self.accelerator, self.progress = config, accelerator, progress
+        self.modules, self.optimizer, self.log, self.kept = modules, optimizer, log, kept
+        self.validation = validation
+        self.main = accelerator.is_main_process
+        self.bar = tqdm(
+            total=config.steps, initial=progress.step, unit="step", disable=not self.main, smoothing=0.05, desc="train"
+        )
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        self.log.close()
+
+    def after_step(self, numbers: dict[str, float]) -> bool:
+        """Do what is due at this step; always True."""
+        step, config = self.progress.step, self.config
+        if not self.main:
+            return True
+        self.bar.update()
+        if step % config.log_every == 0 or step == config.steps:
+            self.log.write({"step": step, **numbers, **self._speed()})
+            self.bar.set_postfix(loss=f"{numbers['loss']:.4f}", skipped=self.progress.skipped, refresh=False)
+        if self.validation is not None and (step % self.validation.every == 0 or step == config.steps):
+            self._validate(self.validation)
+        if config.picture_every and step % config.picture_every == 0 and self.validation is not None:
+            path = config.output / "pictures" / f"step-{step:08d}.png"
+            write_atomic(path, picture_grid(self.kept, self.validation.sample(), self.accelerator.device))
+        if step % config.checkpoint_every == 0:
+            self.save()
+        return True
+
+    def _speed(self) -> dict[str, float]:
+        done = self.progress.seconds
+        return {
+            "seconds": round(done, 1),
+            "samples_per_second": round(self.progress.step * self.config.batch_size / max(done, 1e-9), 2),
+            "skipped": self.progress.skipped,
+        }
+
+    def _validate(self, validation: Validation) -> None:
+        result = validation(self.kept)
+        self.log.write({"step": self.progress.step, "validation": result})
+        if result["psnr"] > self.progress.best:
+            self.progress.best, self.progress.best_step = result["psnr"], self.progress.step
+            save_weights(self.config.output / "best.safetensors", self.kept, self._info())
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "step": self.progress.step,
+            "method": self.config.method.name,
+            "seed": self.config.seed,
+            "samples": self.progress.step * self.config.batch_size,
+            "minutes": round(self.progress.seconds / 60, 1),
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        if self.main:
+            save_checkpoint(self.config.output / "checkpoints", self.progress, self.modules, self.optimizer)
+
+    def finish(self) -> Path:
+        """Write the last checkpoint and the final weights."""
+        self.save()
+        path = self.config.output / "weights.safetensors"
+        if self.main:
+            save_weights(path, self.kept, self._info())
+        self.accelerator.wait_for_everyone()
+        return path
+
+
+def build_network(config: NetworkConfig) -> Network:
+    """Return the network of a configuration: fresh, or with the weights that it names."""
+    if config.weights is None:
+        return create_network(config.name, **config.options)
+    network = load_weights(config.weights).network
+    if network.name != config.name or (config.options and network.config != config.options):
+        raise WeightsError(
+            f"{config.weights} holds a {network.name} {network.config}, not a {config.name} {config.options}; "
+            "make network.name and network.options those of the weights."
+        )
+    return network.train()
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = resolve_precision(config.precision, device) == torch.bfloat16
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if bf16 else "no",
+        gradient_accumulation_steps=config.accumulation,
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def _optimizer(config: TrainConfig, method: Method) -> tuple[torch.optim.Optimizer, Any]:
+    optim, scheduler = (import_torchvision_user(f"timm.{name}") for name in ("optim", "scheduler"))
+    settings = config.optimizer
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    try:
+        optimizer = optim.create_optimizer_v2(
+            parameters, opt=settings.name, lr=settings.lr, weight_decay=settings.weight_decay
+        )
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"optimizer.name is '{settings.name}': {error}; for example adamw.") from None
+    return optimizer, scheduler.CosineLRScheduler(
+        optimizer,
+        t_initial=config.steps,
+        lr_min=settings.lr * settings.final,
+        warmup_t=settings.warmup_steps,
+        warmup_lr_init=settings.lr / 100,
+        t_in_epochs=False,
+    )
+
+
+def _average(config: TrainConfig, network: Network) -> Any:
+    if not config.ema_decay:
+        return None
+    utils = import_torchvision_user("timm.utils")
+    # The warm-up needs step= at every update; the loop gives it.
+    return utils.ModelEmaV3(network, decay=config.ema_decay, use_warmup=True, foreach=False)
+
+
+def _resume(
+    existing: list[Path], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> Progress:
+    """Load the newest checkpoint that can be read; a damaged one is named and passed over."""
+    if not existing:
+        raise ConfigError(f"{config.output} holds no checkpoint to resume from; run without --resume.")
+    for path in reversed(existing):
+        try:
+            return load_checkpoint(path, modules, optimizer)
+        except WeightsError as error:
+            tqdm.write(f"sstl: warning: {error}")
+    raise WeightsError(f"{existing[-1].parent}: none of its checkpoints can be read; begin anew with another output.")
+
+
+def _streams(
+    config: TrainConfig, accelerator: Accelerator, method: Method, step: int
+) -> tuple[Iterator[Any], Iterator[Any] | None]:
+    data = config.data
+    size = config.batch_size // config.accumulation
+    batches = GlobalBatches(size, step * config.accumulation, accelerator.process_index, accelerator.num_processes)
+    budget = int(data.cache_gb * 1e9)
+    paired = PairedStream(data.paired, data.crop, config.seed, data.root, budget)
+    if not method.needs_unpaired:
+        return endless(paired, batches, data.workers), None
+    unpaired = UnpairedStream(data.unpaired, data.crop, config.seed, data.root, budget)
+    return endless(paired, batches, data.workers), endless(unpaired, batches, data.workers)
+
+
+def _clean(output: Path, stale: list[Path]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for path in stale:
+        path.unlink()
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Yield a list that SIGINT or SIGTERM puts its number into, so that the step can be finished; main thread only."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def receive(signum: int, _: FrameType | None) -> None:
+        received.append(signum)
+
+    previous = {s: signal.signal(s, receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,19 @@
+"""Losses: one idea per file, plain functions of tensors; each says what minimises it and what forbids that."""
+
+from sstl.losses.consistency import agreement, consistency_loss, recomposition_loss
+from sstl.losses.likelihood import Mixture, gaussian_kl, mixture_nll
+from sstl.losses.paired import background_loss, mask_loss, streak_loss
+from sstl.losses.smoothness import total_variation
+
+__all__ = [
+    "Mixture",
+    "agreement",
+    "background_loss",
+    "consistency_loss",
+    "gaussian_kl",
+    "mask_loss",
+    "mixture_nll",
+    "recomposition_loss",
+    "streak_loss",
+    "total_variation",
+]

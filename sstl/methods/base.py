@@ -1,0 +1,65 @@
+"""What every training method is: the one module that Accelerate wraps, with both branches in one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from sstl.errors import SstlError
+from sstl.networks import Network
+from sstl.registry import Registry
+from sstl.types import PairedBatch, Restoration, UnpairedBatch
+
+
+class Method(nn.Module):
+    """Networks x losses x the method's own state.
+
+    Attributes:
+        network: what is trained and shipped.
+        needs_unpaired: whether ``forward`` needs unlabelled images.
+
+    ``forward`` must change no state, so that a step whose loss is not finite can be dropped without trace; what it
+    learns about the state (a mixture's statistics, a teacher) it applies in ``after_step``. State lives in buffers, so
+    that ``state_dict`` is the checkpoint.
+    """
+
+    needs_unpaired = False
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
+        """Return ``{"loss": total, part: value, ...}``; ``loss`` carries the gradient, the parts are for the log."""
+        raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Update the method's own state after optimiser step number ``step`` (from 1); by default nothing."""
+
+
+METHODS: Registry[Callable[..., Method]] = Registry("method")
+
+
+def create_method(name: str, network: Network, **options: Any) -> Method:
+    """Build a training method around a network, for example ``create_method("sirr", network, likelihood=0.5)``.
+
+    Raises:
+        SstlError: the name is unknown or an option does not exist.
+    """
+    factory = METHODS[name]
+    try:
+        return factory(network, **options)
+    except TypeError as error:
+        raise SstlError(f"method '{name}': {error}; see 'sstl methods'.") from None
+
+
+def list_methods(pattern: str = "*") -> list[str]:
+    """Return the names of the methods that match a shell pattern, sorted."""
+    return METHODS.names(pattern)
+
+
+def every_stage(restored: Restoration) -> tuple[Restoration, ...]:
+    """Return the earlier stages and the final restoration, first to last."""
+    return (*restored.stages, restored)

@@ -1,0 +1,45 @@
+"""The supervised branch: background, streak and map terms on synthetic pairs; every other method contains it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sstl.losses import background_loss, mask_loss, streak_loss
+from sstl.methods.base import METHODS, Method, every_stage
+from sstl.networks import Network
+from sstl.types import PairedBatch, UnpairedBatch
+
+
+@METHODS.register("supervised")
+class Supervised(Method):
+    """Train on synthetic pairs only: background, streak and map terms.
+
+    Args:
+        network: any network; the map term is zero for one that does not detect.
+        streak: weight of the streak term. 0.1 keeps S*R meaningful while the background decides.
+        mask: weight of the map's cross-entropy, about a hundred times an L1 at convergence; hence 0.01.
+        early_stages: weight of the earlier stages' losses of a recurrent network, relative to the last's.
+    """
+
+    def __init__(self, network: Network, streak: float = 0.1, mask: float = 0.01, early_stages: float = 0.5) -> None:
+        super().__init__(network)
+        self.streak, self.mask, self.early_stages = streak, mask, early_stages
+
+    def supervised(self, paired: PairedBatch) -> dict[str, Tensor]:
+        """Return ``loss`` and its parts on a labelled batch."""
+        parts: dict[str, Tensor] = {}
+        stages = every_stage(self.network(paired.rainy))
+        for restored in stages:
+            weight = 1.0 if restored is stages[-1] else self.early_stages
+            terms = {
+                "background": background_loss(restored, paired),
+                "streak": streak_loss(restored, paired),
+                "mask": mask_loss(restored, paired),
+            }
+            parts = {name: parts.get(name, 0) + weight * term for name, term in terms.items()}
+        loss = parts["background"] + self.streak * parts["streak"] + self.mask * parts["mask"]
+        return {"loss": loss, **parts}
+
+    def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
+        """Ignore ``unpaired``."""
+        return self.supervised(paired)

@@ -1,0 +1,16 @@
+"""Networks: each maps a rainy image to a Restoration; one family per file."""
+
+from sstl.networks import joint as joint
+from sstl.networks.base import NETWORKS, Network, create_network, list_networks
+from sstl.networks.weights import Weights, list_weights, load_weights, save_weights
+
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "Weights",
+    "create_network",
+    "list_networks",
+    "list_weights",
+    "load_weights",
+    "save_weights",
+]

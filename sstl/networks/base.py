@@ -1,0 +1,61 @@
+"""What every network is, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sstl.errors import SstlError
+from sstl.registry import Registry
+from sstl.types import Restoration
+
+
+class Network(nn.Module):
+    """A module ``rainy (B, 3, H, W) in [0, 1] -> Restoration`` for any H, W >= 1.
+
+    Attributes:
+        name, config: the arguments of ``create_network`` that rebuild it; set there.
+        stride: tiles that start at multiples of it see the same sampling grid as the whole image.
+        receptive_radius: how many pixels an output pixel can see to each side, or None if unbounded.
+    """
+
+    name: str
+    config: dict[str, Any]
+    stride: int = 1
+    receptive_radius: int | None = None
+
+    def forward(self, rainy: Tensor) -> Restoration:
+        """Restore a batch; each family defines it."""
+        raise NotImplementedError
+
+
+NETWORKS: Registry[Callable[..., Network]] = Registry("network")
+
+
+def create_network(name: str, **config: Any) -> Network:
+    """Build a network by name, for example ``create_network("joint", size="tiny")``, with fresh weights.
+
+    Raises:
+        SstlError: the name is unknown (the nearest known one is told), or the configuration does not fit.
+    """
+    factory = NETWORKS[name]
+    try:
+        network = factory(**config)
+    except TypeError as error:
+        raise SstlError(f"network '{name}': {error}; see 'sstl networks show {name}'.") from None
+    network.name, network.config = name, dict(config)
+    return network
+
+
+def list_networks(pattern: str = "*") -> list[str]:
+    """Return the names of the networks that match a shell pattern, sorted."""
+    return NETWORKS.names(pattern)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of ``multiple``; works from 1x1 up."""
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

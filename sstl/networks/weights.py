@@ -1,0 +1,115 @@
+"""Weights files: safetensors with the network's name and configuration inside; the shipped ones by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+
+from sstl.errors import SstlError, WeightsError, did_you_mean
+from sstl.networks.base import Network, create_network
+from sstl.ops.files import write_atomic
+
+FORMAT = "sstl-weights-1"
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+DEFAULT = "joint-small"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A loaded network with where it came from.
+
+    Attributes:
+        network: in evaluation mode, float32.
+        name: the shipped name, or the file's stem.
+        path: the file.
+        info: what was saved with it: training data, steps, figures.
+    """
+
+    network: Network
+    name: str
+    path: Path
+    info: dict[str, Any]
+
+
+def list_weights() -> list[str]:
+    """Return the names of the weights inside the package, sorted."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def save_weights(
+    path: str | Path, network: Network, info: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write a network's parameters and buffers, atomically; ``dtype`` float16 halves the file."""
+    tensors = {
+        name: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous()
+        for name, t in network.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "network": network.name,
+        "config": json.dumps(network.config),
+        "info": json.dumps(info or {}),
+    }
+    return write_atomic(Path(path), serialize(tensors, metadata))
+
+
+def read_info(name_or_path: str | Path) -> dict[str, Any]:
+    """Return ``{"name", "path", "network", "config", "info"}`` of a weights file without building the network."""
+    path = _resolve(name_or_path)
+    metadata = _read(path)[0]
+    return {
+        "name": path.stem,
+        "path": str(path),
+        "network": metadata["network"],
+        "config": json.loads(metadata["config"]),
+        "info": json.loads(metadata["info"]),
+    }
+
+
+def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
+    """Build a network from shipped weights (by name) or from a weights file.
+
+    Raises:
+        WeightsError: there is no such name or file, it is not an sstl weights file (a pickle is never opened), or its
+            tensors do not fit the network that it names.
+    """
+    path = _resolve(name_or_path)
+    metadata, tensors = _read(path)
+    try:
+        network = create_network(metadata["network"], **json.loads(metadata["config"]))
+    except (SstlError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its network cannot be built: {error}") from None
+    expected = {name: t.shape for name, t in network.state_dict().items()}
+    if expected != {name: t.shape for name, t in tensors.items()}:
+        raise WeightsError(f"{path}: its tensors are not those of network '{metadata['network']}'; save it again.")
+    network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    return Weights(network.eval(), path.stem, path, json.loads(metadata["info"]))
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    shipped = SHIPPED / f"{name_or_path}.safetensors"
+    if str(name_or_path) in list_weights():
+        return shipped
+    path = Path(name_or_path)
+    if path.is_dir() and (path / "weights.safetensors").is_file():
+        path = path / "weights.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file or name.{did_you_mean(str(name_or_path), list_weights())}")
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or {"network", "config", "info"} - set(metadata):
+                raise WeightsError(f"{path}: a safetensors file, but not sstl weights; give one that sstl has written.")
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError):
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one; sstl opens no pickles.") from None
