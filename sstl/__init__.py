@@ -20,8 +20,8 @@ _HOME = {
     "synthesize": "sstl.rain",
     "list_recipes": "sstl.rain",
     "train": "sstl.engine",
-    "adapt": "sstl.report",
-    "evaluate": "sstl.report",
+    "adapt": "sstl.report.adaptation",
+    "evaluate": "sstl.report.evaluation",
     "Restoration": "sstl.types",
     "PairedBatch": "sstl.types",
     "UnpairedBatch": "sstl.types",
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from sstl.networks import list_networks as list_networks
     from sstl.rain import list_recipes as list_recipes
     from sstl.rain import synthesize as synthesize
-    from sstl.report import adapt as adapt
-    from sstl.report import evaluate as evaluate
+    from sstl.report.adaptation import adapt as adapt
+    from sstl.report.evaluation import evaluate as evaluate
     from sstl.restore import Restorer as Restorer
     from sstl.restore import load as load
     from sstl.types import PairedBatch as PairedBatch

@@ -19,11 +19,8 @@ def import_torchvision_user(name: str) -> Any:
             raise
         import torch
 
-        library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
     return importlib.import_module(name)
-
-
-_KEPT: list[Any] = []  # a torch library's operators live as long as the object

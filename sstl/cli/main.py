@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import sstl
-from sstl.errors import SstlError
+from sstl.errors import SstlError, did_you_mean
 
 # Name -> (module, help). A command's module has add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
@@ -17,10 +19,11 @@ COMMANDS = {
     "train": "train a network from a YAML file",
     "adapt": "adapt weights to a folder of your own rainy photos, without ground truth",
     "evaluate": "score weights or restored images against clean images",
-    "report": "rebuild the page of a run",
+    "report": "write the page of an adaptation again",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",
     "weights": "list or show the weights that are shipped",
+    "env": "print the versions and the machine",
 }
 
 
@@ -42,37 +45,49 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed arguments; SstlError for wrong usage, with the nearest command for an unknown one."""
+    command = next((a for a in arguments if not a.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        raise SstlError(f"unknown command '{command}'.{did_you_mean(command, COMMANDS)}")
+    args, rest = build_parser(command).parse_known_args(arguments)
+    # argparse takes key=value arguments only in one place; accept them behind an option too.
+    overrides = getattr(args, "overrides", None)
+    if rest and (overrides is None or any(a.startswith("-") or "=" not in a for a in rest)):
+        raise SstlError(f"unrecognized arguments: {' '.join(rest)} (see 'sstl {args.command or ''} --help')")
+    if overrides is not None:
+        overrides.extend(rest)
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 well, 1 some inputs failed, 2 wrong usage, 130/143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = next((a for a in arguments if a in COMMANDS), None)
     try:
-        parser = build_parser(command)
-        args, rest = parser.parse_known_args(arguments)
-        # argparse takes key=value arguments only in one place; accept them behind an option too.
-        overrides = getattr(args, "overrides", None)
-        if rest and (overrides is None or any(a.startswith("-") or "=" not in a for a in rest)):
-            raise SstlError(f"unrecognized arguments: {' '.join(rest)} (see 'sstl {args.command} --help')")
-        if overrides is not None:
-            overrides.extend(rest)
+        args = parse(arguments)
         if args.command is None:
-            parser.print_help()
+            build_parser().print_help()
             print("\nStart with:  sstl quickstart    or    sstl derain PHOTO -o OUT")
-            return 0
-        return int(importlib.import_module(f"sstl.cli.{args.command}").run(args))
-    except SstlError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"sstl: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
+            code = 0
+        else:
+            code = int(importlib.import_module(f"sstl.cli.{args.command}").run(args))
+        sys.stdout.flush()  # a closed pipe shows here, not as a message at the interpreter's exit
+        return code
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
+    except (SstlError, OSError) as error:
         if "--debug" in arguments:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"sstl: error: {place}{error.strerror or error}; check the path and the free space.", file=sys.stderr)
-        return 2
+            traceback.print_exc()
+        print(f"sstl: error: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, SstlError) else 2
     except KeyboardInterrupt:
         print("sstl: interrupted", file=sys.stderr)
         return 130
+
+
+def _one_line(error: SstlError | OSError) -> str:
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check the path and the free space."
+    return " ".join(str(error).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class PairedStream(Dataset[PairedBatch]):
             recipe = self.parts[part].recipe
             if recipe is not None:  # the rain of all samples of a recipe is rendered in one go
                 own = np.flatnonzero(chosen == part)
-                rainy[own] = render(clean[own], recipe, self.seed, [indices[i] for i in own]).rainy
+                rainy[own] = render(clean[own], recipe, self.seed, [indices[int(i)] for i in own]).rainy
         rainy = (rainy * 255).round() / 255  # what a camera or a file would keep
         streak = streak_layer(rainy, clean)
         return PairedBatch(rainy, clean, streak, rain_map(streak), tuple(sample.key for sample in drawn))
@@ -176,8 +177,23 @@ class GlobalBatches(Sampler[list[int]]):
 
 def endless(stream: Dataset[Any], batches: GlobalBatches, workers: int) -> Iterator[Any]:
     """Iterate over a stream's batches; ``workers`` processes load ahead (0: none, in this process)."""
-    loader = DataLoader(stream, sampler=batches, batch_size=None, num_workers=workers, collate_fn=None)
+    loader = DataLoader(
+        stream,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=None,
+        worker_init_fn=_leave_signals_to_parent,
+        # The loader draws a seed; were it from the global generator, a resumed run would go on with other numbers.
+        generator=torch.Generator(),
+    )
     return iter(loader)
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C reaches the whole process group: a worker that dies of it takes the step away that is to be finished."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _load_any(source: Any, rng: np.random.Generator) -> tuple[Any, str]:

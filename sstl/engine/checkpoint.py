@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def save_checkpoint(
         "groups": json.dumps(groups),
         "random": json.dumps({"numpy": [name, *rest], "python": random.getstate()}),
     }
-    data = serialize({key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, metadata)
+    tensors = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+    data = serialize(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
     path = write_atomic(folder / f"step-{progress.step:08d}.safetensors", data)
     for old in list_checkpoints(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
@@ -68,14 +70,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", p.stem))
 
 
-def load_checkpoint(
-    path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> Progress:
+def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Progress:
     """Restore everything that ``save_checkpoint`` wrote; WeightsError if the file is damaged or of another run."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        found = _checksum(tensors, metadata)
+        if metadata.get("checksum", found) != found:
+            raise ValueError("its checksum is wrong")
         progress = Progress(**json.loads(metadata["progress"]))
         for name, module in modules.items():
             module.load_state_dict(_part(tensors, name))
@@ -95,6 +98,16 @@ def load_checkpoint(
         raise WeightsError(f"{path}: not a checkpoint of this run, or a damaged one ({reason}).") from None
     _restore_random(tensors, json.loads(metadata["random"]))
     return progress
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """CRC-32 of everything, because safetensors reads a file with flipped bits without a word."""
+    crc = 0
+    for key, t in sorted(tensors.items()):
+        crc = zlib.crc32(f"{key} {t.dtype} {list(t.shape)}".encode(), crc)
+        crc = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), crc)
+    scalars = json.dumps({k: v for k, v in metadata.items() if k != "checksum"}, sort_keys=True)
+    return f"{zlib.crc32(scalars.encode(), crc):08x}"
 
 
 def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -80,6 +80,11 @@ class ValidationConfig:
     every: int = 1000
     limit: int = 20
 
+    def __post_init__(self) -> None:
+        """Refuse a validation of nothing (ValueError)."""
+        if not self.sources or self.every < 1 or self.limit < 1:
+            raise ValueError("'sources' must not be empty, and 'every' and 'limit' must be at least 1.")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -115,12 +120,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no run (ValueError)."""
-        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' is {getattr(self, name)}; it must be at least 1.")
+        counts = ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every")
+        least_one = {**{name: getattr(self, name) for name in counts}, "data.crop": self.data.crop}
+        for name, value in least_one.items():
+            if value < 1:
+                raise ValueError(f"'{name}' is {value}; it must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"'seed' is {self.seed}; it must be from 0 to 2**32 - 1.")
         if self.batch_size % self.accumulation:
             raise ValueError(f"'batch_size' {self.batch_size} is not a multiple of 'accumulation' {self.accumulation}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"'ema_decay' is {self.ema_decay}; it must be in [0, 1).")
-        if not self.data.paired:
-            raise ValueError("'data.paired' is empty; give at least one labelled part.")
+        if not any(part.weight for part in self.data.paired):
+            raise ValueError("'data.paired' is empty or weighs nothing; give at least one labelled part.")

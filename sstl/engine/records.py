@@ -61,8 +61,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _finite(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _summary_writer(output: Path, step: int) -> Any:

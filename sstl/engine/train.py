@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
 from tqdm import tqdm
@@ -67,7 +69,8 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         raise ConfigError(f"{config.output} already holds a run; give --resume to go on, or another output=FOLDER.")
     accelerator = _accelerator(config)
     set_seed(config.seed)
-    network = build_network(config.network).to(memory_format=torch.channels_last)  # oneDNN's fast layout
+    network = build_network(config.network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     method = create_method(config.method.name, network, **config.method.options)
     if method.needs_unpaired and not config.data.unpaired:
         raise ConfigError(f"method '{config.method.name}' learns from unlabelled photos; give data.unpaired.")
@@ -77,14 +80,15 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     modules: dict[str, nn.Module] = {"method": method} | ({"average": average} if average is not None else {})
     if resume:
         progress = _resume(existing, modules, optimizer, config)
+    # Nothing is written or removed before all data have been found.
+    paired, unpaired = _streams(config, accelerator, method, progress.step)
+    validation = Validation(config, accelerator.device) if config.validation else None
     log = RunLog(config.output, progress.step, accelerator.is_main_process, config.tensorboard)
     if accelerator.is_main_process:
         _clean(config.output, existing if overwrite and not resume else [])
         write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
-    paired, unpaired = _streams(config, accelerator, method, progress.step)
     prepared, prepared_optimizer = accelerator.prepare(method, optimizer)
     kept: Network = average.module if average is not None else network
-    validation = Validation(config, accelerator.device) if config.validation else None
     session = _Session(config, accelerator, progress, modules, optimizer, log, kept, validation)
     with session, _stop_on_signals() as stop:
         run_loop(
@@ -93,7 +97,9 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         )  # fmt: skip
         if stop and progress.step < config.steps:
             session.save()
-            raise Interrupted(f"stopped at step {progress.step}; saved. Go on with the same command and --resume.", stop[0])
+            raise Interrupted(
+                f"stopped at step {progress.step}; saved. Go on with the same command and --resume.", stop[0]
+            )
     return session.finish()
 
 
@@ -198,6 +204,7 @@ def build_network(config: NetworkConfig) -> Network:
 def _accelerator(config: TrainConfig) -> Accelerator:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = resolve_precision(config.precision, device) == torch.bfloat16
+    AcceleratorState._reset_state()  # a process-wide record; it would refuse a second training of another precision
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if bf16 else "no",
@@ -244,7 +251,7 @@ def _resume(
         try:
             return load_checkpoint(path, modules, optimizer)
         except WeightsError as error:
-            tqdm.write(f"sstl: warning: {error}")
+            tqdm.write(f"sstl: warning: {error}", file=sys.stderr)
     raise WeightsError(f"{existing[-1].parent}: none of its checkpoints can be read; begin anew with another output.")
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sstl.errors import SstlError
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -23,7 +25,8 @@ def mixture_nll(residual: Tensor, weights: Tensor, variances: Tensor) -> Tensor:
 
     Args:
         residual: any shape; O - B^ of real images, one value per pixel and channel.
-        weights, variances: (K,), of the mixture; treated as given (detach them).
+        weights: (K,), of the components; treated as given (detach them).
+        variances: likewise.
 
     Cheapest solution alone: residual 0 everywhere ("remove nothing"), as for *every* zero-mean density; the supervised
     term and ``gaussian_kl`` forbid it.
@@ -41,7 +44,7 @@ def gaussian_kl(variance: Tensor, reference: Tensor) -> Tensor:
 
 
 def _log_joint(residual: Tensor, weights: Tensor, variances: Tensor) -> Tensor:
-    """log pi_k + log N(r; 0, v_k), shape (N, K)."""
+    """Log pi_k + log N(r; 0, v_k), shape (N, K)."""
     squares = residual.reshape(-1, 1).square()
     return weights.log() - 0.5 * (LOG_2PI + variances.log() + squares / variances)
 
@@ -68,6 +71,8 @@ class Mixture(nn.Module):
         spread: tuple[float, float] = (2 / 255, 60 / 255),
     ) -> None:
         super().__init__()
+        if components < 1:
+            raise SstlError(f"a mixture's components are {components}; there must be at least 1.")
         deviations = torch.logspace(math.log10(spread[0]), math.log10(spread[1]), components)
         self.momentum, self.floor = momentum, floor
         self.register_buffer("weights", torch.full((components,), 1 / components))
@@ -100,7 +105,7 @@ class Mixture(nn.Module):
         return (statistics.square / statistics.weight.clamp(min=1e-8)).clamp(min=self.floor)
 
     def kl(self, residual: Tensor, reference: Tensor) -> Tensor:
-        """Smallest KL of the synthetic residuals' Gaussian, of variance ``reference``, from a component of this mixture.
+        """Smallest KL of the synthetic residuals' Gaussian, of variance ``reference``, from a component of the mixture.
 
         The components' variances are those that the M-step would give with this batch's residuals in the graph.
         """

@@ -8,12 +8,16 @@ from torch import Tensor
 from sstl.types import PairedBatch, Restoration
 
 
-def background_loss(restored: Restoration, truth: PairedBatch) -> Tensor:
+def background_loss(restored: Restoration, truth: PairedBatch, balance: float | None = None) -> Tensor:
     """Mean |B^ - B|: L1, which trains to a higher PSNR than MSE at short budgets and keeps edges.
+
+    With ``balance`` c each image's error d counts as c log(1 + d / c): its gradient is weighted by c / (c + d), so that
+    images of light rain, whose errors are small, are not drowned by a downpour in the same batch.
 
     Minimised only by the true background; it is the term that every other one leans on.
     """
-    return F.l1_loss(restored.background, truth.clean)
+    errors = (restored.background - truth.clean).abs().mean(dim=(1, 2, 3))
+    return (errors if balance is None else balance * (errors / balance).log1p()).mean()
 
 
 def streak_loss(restored: Restoration, truth: PairedBatch) -> Tensor:

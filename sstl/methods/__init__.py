@@ -1,5 +1,7 @@
 """Training methods: one file per method."""
 
+from sstl.methods import mean_teacher as mean_teacher
+from sstl.methods import sirr as sirr
 from sstl.methods import supervised as supervised
 from sstl.methods.base import METHODS, Method, create_method, list_methods
 

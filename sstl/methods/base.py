@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import make_dataclass
+from typing import Any, get_type_hints
 
 from torch import Tensor, nn
 
-from sstl.errors import SstlError
+from sstl.config import from_tree, to_tree
 from sstl.networks import Network
 from sstl.registry import Registry
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
@@ -39,20 +39,28 @@ class Method(nn.Module):
         """Update the method's own state after optimiser step number ``step`` (from 1); by default nothing."""
 
 
-METHODS: Registry[Callable[..., Method]] = Registry("method")
+METHODS: Registry[type[Method]] = Registry("method")
 
 
 def create_method(name: str, network: Network, **options: Any) -> Method:
     """Build a training method around a network, for example ``create_method("sirr", network, likelihood=0.5)``.
 
     Raises:
-        SstlError: the name is unknown or an option does not exist.
+        SstlError: the name is unknown, an option does not exist, or its value is of the wrong type.
     """
     factory = METHODS[name]
-    try:
-        return factory(network, **options)
-    except TypeError as error:
-        raise SstlError(f"method '{name}': {error}; see 'sstl methods'.") from None
+    # As strict as a configuration file, where most options come from.
+    schema = make_dataclass("Options", [(key, hint, None) for key, hint in option_types(factory).items()])
+    checked = from_tree(schema, to_tree(options), where=f"method '{name}'")
+    return factory(network, **{key: getattr(checked, key) for key in options})
+
+
+def option_types(factory: type[Method]) -> dict[str, Any]:
+    """Return the type of every option of a method, those that its bases take by ``**options`` too."""
+    hints: dict[str, Any] = {}
+    for owner in reversed(factory.__mro__):
+        hints |= get_type_hints(vars(owner).get("__init__", object.__init__))
+    return {key: hint for key, hint in hints.items() if key not in ("network", "options", "return")}
 
 
 def list_methods(pattern: str = "*") -> list[str]:

@@ -19,11 +19,19 @@ class Supervised(Method):
         streak: weight of the streak term. 0.1 keeps S*R meaningful while the background decides.
         mask: weight of the map's cross-entropy, about a hundred times an L1 at convergence; hence 0.01.
         early_stages: weight of the earlier stages' losses of a recurrent network, relative to the last's.
+        balance: see ``background_loss``; None weights all pixels alike. 0.01 is the error of light rain.
     """
 
-    def __init__(self, network: Network, streak: float = 0.1, mask: float = 0.01, early_stages: float = 0.5) -> None:
+    def __init__(
+        self,
+        network: Network,
+        streak: float = 0.1,
+        mask: float = 0.01,
+        early_stages: float = 0.5,
+        balance: float | None = 0.01,
+    ) -> None:
         super().__init__(network)
-        self.streak, self.mask, self.early_stages = streak, mask, early_stages
+        self.streak, self.mask, self.early_stages, self.balance = streak, mask, early_stages, balance
 
     def supervised(self, paired: PairedBatch) -> dict[str, Tensor]:
         """Return ``loss`` and its parts on a labelled batch."""
@@ -32,7 +40,7 @@ class Supervised(Method):
         for restored in stages:
             weight = 1.0 if restored is stages[-1] else self.early_stages
             terms = {
-                "background": background_loss(restored, paired),
+                "background": background_loss(restored, paired, self.balance),
                 "streak": streak_loss(restored, paired),
                 "mask": mask_loss(restored, paired),
             }
@@ -40,6 +48,10 @@ class Supervised(Method):
         loss = parts["background"] + self.streak * parts["streak"] + self.mask * parts["mask"]
         return {"loss": loss, **parts}
 
-    def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        paired: PairedBatch,
+        unpaired: UnpairedBatch | None = None,  # noqa: ARG002 (of every method)
+    ) -> dict[str, Tensor]:
         """Ignore ``unpaired``."""
         return self.supervised(paired)

@@ -136,7 +136,7 @@ class Joint(Network):
         for _ in range(self.stages):
             result = self._stage(padded, background)
             background = result.background
-            earlier.append(_crop(result, height, width))
+            earlier.append(_crop(result, height, width, rainy.dtype))
         *stages, last = earlier
         return Restoration(last.background, last.streak, last.mask_logits, tuple(stages))
 
@@ -175,10 +175,11 @@ def _repeat(mask: Tensor) -> Tensor:
     return mask.repeat(1, 3, 1, 1)
 
 
-def _crop(result: Restoration, height: int, width: int) -> Restoration:
+def _crop(result: Restoration, height: int, width: int, dtype: torch.dtype) -> Restoration:
     assert result.mask_logits is not None
     layers = (result.background, result.streak, result.mask_logits)
-    return Restoration(*(layer[..., :height, :width].float() for layer in layers))
+    background, streak, logits = (layer[..., :height, :width].to(dtype) for layer in layers)
+    return Restoration(background, streak, logits)
 
 
 @NETWORKS.register("joint")

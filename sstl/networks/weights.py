@@ -62,14 +62,7 @@ def save_weights(
 def read_info(name_or_path: str | Path) -> dict[str, Any]:
     """Return ``{"name", "path", "network", "config", "info"}`` of a weights file without building the network."""
     path = _resolve(name_or_path)
-    metadata = _read(path)[0]
-    return {
-        "name": path.stem,
-        "path": str(path),
-        "network": metadata["network"],
-        "config": json.loads(metadata["config"]),
-        "info": json.loads(metadata["info"]),
-    }
+    return {"name": path.stem, "path": str(path), **_read(path)[0]}
 
 
 def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
@@ -80,16 +73,16 @@ def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
             tensors do not fit the network that it names.
     """
     path = _resolve(name_or_path)
-    metadata, tensors = _read(path)
+    notes, tensors = _read(path)
     try:
-        network = create_network(metadata["network"], **json.loads(metadata["config"]))
+        network = create_network(notes["network"], **notes["config"])
     except (SstlError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its network cannot be built: {error}") from None
     expected = {name: t.shape for name, t in network.state_dict().items()}
     if expected != {name: t.shape for name, t in tensors.items()}:
-        raise WeightsError(f"{path}: its tensors are not those of network '{metadata['network']}'; save it again.")
+        raise WeightsError(f"{path}: its tensors are not those of network '{notes['network']}'; save it again.")
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    return Weights(network.eval(), path.stem, path, json.loads(metadata["info"]))
+    return Weights(network.eval(), path.stem, path, notes["info"])
 
 
 def _resolve(name_or_path: str | Path) -> Path:
@@ -104,12 +97,15 @@ def _resolve(name_or_path: str | Path) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or {"network", "config", "info"} - set(metadata):
                 raise WeightsError(f"{path}: a safetensors file, but not sstl weights; give one that sstl has written.")
-            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            notes = {"network": metadata["network"], **{key: json.loads(metadata[key]) for key in ("config", "info")}}
+            if not (isinstance(notes["config"], dict) and isinstance(notes["info"], dict)):
+                raise ValueError("config and info are mappings")
+            return notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError):
         raise WeightsError(f"{path}: not a safetensors file, or a damaged one; sstl opens no pickles.") from None

@@ -53,8 +53,10 @@ class Recipe:
             value = getattr(self, f.name)
             if isinstance(value, tuple) and value[0] > value[1]:
                 raise ValueError(f"'{f.name}' is {list(value)}; the smaller value comes first.")
+            if isinstance(value, tuple) and value[0] < 0 and f.name not in ("angle", "layer_angle"):
+                raise ValueError(f"'{f.name}' is {list(value)}; it must not be negative.")
         unknown = set(self.imaging) - {"region", "screen", "heavy"}
-        if unknown or not sum(self.imaging.values()) > 0:
+        if unknown or not sum(self.imaging.values()) > 0 or min(self.imaging.values()) < 0:
             raise ValueError(f"'imaging' is {self.imaging}; give weights to region, screen or heavy.")
 
 
@@ -118,9 +120,7 @@ def render(clean: Tensor, recipe: Recipe | str, seed: int, indices: Sequence[int
     return compose(clean, streak.to(clean).expand(-1, 3, -1, -1), transmission, airlight, models)
 
 
-def compose(
-    clean: Tensor, streak: Tensor, transmission: Tensor, airlight: Tensor, models: Sequence[str]
-) -> RainSample:
+def compose(clean: Tensor, streak: Tensor, transmission: Tensor, airlight: Tensor, models: Sequence[str]) -> RainSample:
     """Put streak layers (any source, e.g. photographed ones) over clean images by each image's imaging model."""
     mask = imaging.rain_map(streak)
     streak = streak * mask
@@ -158,9 +158,7 @@ def _draw_layers(recipe: Recipe, rng: np.random.Generator) -> list[StreakLayer]:
     return layers
 
 
-def _draw_veil(
-    recipe: Recipe, model: str, height: int, width: int, rng: np.random.Generator
-) -> tuple[Tensor, float]:
+def _draw_veil(recipe: Recipe, model: str, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, float]:
     """Return a smooth transmission, (1, height, width), and a grey airlight; full transmission without a veil."""
     if model != "heavy":
         return torch.ones(1, height, width), recipe.airlight[0]

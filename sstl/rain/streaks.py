@@ -73,7 +73,7 @@ def _drops(layer: StreakLayer, height: int, width: int, rng: np.random.Generator
     length = layer.length * np.exp(rng.normal(0, layer.length_spread, count))
     peak = layer.brightness * np.exp(rng.normal(0, layer.brightness_spread, count))
     reach = np.stack([np.abs(np.sin(angle)), np.abs(np.cos(angle))], axis=1) * length[:, None] / 2 + 1
-    seen = ((centre > -reach) & (centre < reach + [width, height])).all(axis=1)
+    seen = ((centre > -reach) & (centre < reach + np.array([width, height]))).all(axis=1)
     centre, angle, length, peak = centre[seen], angle[seen], length[seen], peak[seen]
     steps = np.maximum(np.ceil(length / STEP).astype(int), 1)
     drop = np.repeat(np.arange(len(steps)), steps)

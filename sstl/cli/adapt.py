@@ -1,0 +1,63 @@
+"""``sstl adapt``: fine-tune weights on your own rainy photos, without ground truth."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLES = """examples:
+  sstl adapt my-rainy-photos -o runs/mine
+  sstl adapt my-rainy-photos -o runs/mine --minutes 10 --clean my-dry-photos
+  sstl adapt my-rainy-photos -o runs/sirr --method sirr --steps 500"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of rainy photos")
+    parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--weights", metavar="NAME|PATH", help="where to start (default: the shipped weights)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, default=300, help="optimiser steps (default: %(default)s)")
+    length.add_argument("--minutes", type=float, help="train for about so many minutes instead")
+    parser.add_argument("--method", default="mean_teacher", help="see 'sstl methods' (default: %(default)s)")
+    parser.add_argument(
+        "--clean", metavar="DIR", default="bundled", help="clean photographs to rain on (default: scikit-image's)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def run(args: argparse.Namespace) -> int:
+    """Adapt, then print the figures, what was written and what to do next."""
+    from sstl.cli.output import write_json
+    from sstl.networks.weights import DEFAULT
+    from sstl.report.adaptation import adapt
+    from sstl.report.environment import environment
+    from sstl.report.findings import verdict
+
+    result = adapt(
+        args.photos,
+        args.output,
+        args.weights or DEFAULT,
+        args.method,
+        args.steps,
+        args.minutes,
+        clean=args.clean,
+        seed=args.seed,
+        resume=args.resume,
+        overwrite=args.overwrite,
+    )
+    print(verdict(result.figures))
+    print(f"weights  {result.weights}")
+    print(f"report   {result.report}")
+    print(f"next: open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
+    if args.json:
+        write_json(args.json, {"figures": result.figures, "environment": environment()})
+    for path, reason in result.failures.items():
+        print(f"sstl: error: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+    return 1 if result.failures else 0

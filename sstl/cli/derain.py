@@ -1,0 +1,117 @@
+"""``sstl derain``: remove rain from photos and folders of photos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sstl.cli.output import write_json
+
+if TYPE_CHECKING:
+    from sstl.restore import Outcome
+
+_LAYERS = ("background", "streak", "mask")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="photos, and folders of photos")
+    parser.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write into; for one photo also a file"
+    )
+    parser.add_argument("--weights", metavar="NAME|PATH", help="shipped weights or a file (default: the shipped ones)")
+    parser.add_argument(
+        "--layers",
+        metavar="LAYERS",
+        type=_layers,
+        default=("background",),
+        help="what to write, with commas: background (the restored photo), streak, mask (default: background)",
+    )
+    parser.add_argument(
+        "--tile",
+        metavar="auto|N|0",
+        type=_tile,
+        default="auto",
+        help="side in pixels of the tiles that large photos are cut into; 0: none (default: auto)",
+    )
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="default: auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--max-pixels", metavar="N", type=_number, default=None, help="refuse larger photos (default: 300 million)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results; else they are kept")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each photo")
+    parser.epilog = "example: sstl derain holiday/ -o holiday-dry --layers background,mask"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore the photos, then say what was written and what was not."""
+    from tqdm import tqdm
+
+    from sstl.data.images import MAX_PIXELS
+    from sstl.networks.weights import DEFAULT
+    from sstl.restore import load, plan, restore_files
+
+    jobs, outcomes = plan(args.inputs, args.out)
+    if jobs:
+        restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile)
+        limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+        results = restore_files(restorer, jobs, args.layers, args.overwrite, limit)
+        outcomes += tqdm(results, total=len(jobs), desc="derain", unit="photo", leave=False)
+    _report(args, outcomes)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        for note in outcome.notes:
+            print(f"note: {outcome.source}: {note}")
+    done = [outcome for outcome in outcomes if outcome.written]
+    there = [outcome for outcome in outcomes if not outcome.written and outcome.kept]
+    failed = [outcome for outcome in outcomes if outcome.error]
+    print(f"derained {len(done)} of {len(outcomes)} photos, written to {args.out}")
+    if there:
+        print(f"{len(there)} were there already and were kept; --overwrite replaces them")
+    if done:
+        print("next: compare them with the originals; if rain is left, learn yours: sstl adapt PHOTOS -o RUN")
+    write_json(
+        args.json,
+        {
+            "out": args.out,
+            "written": len(done),
+            "kept": len(there),
+            "failed": len(failed),
+            "photos": [
+                {
+                    "input": outcome.source,
+                    "written": outcome.written,
+                    "kept": outcome.kept,
+                    "notes": outcome.notes,
+                    "error": outcome.error,
+                }
+                for outcome in outcomes
+            ],
+        },
+    )
+    for outcome in failed:
+        print(f"sstl: error: {outcome.error}", file=sys.stderr)
+
+
+def _layers(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in _LAYERS]:
+        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is no layer; choose from {', '.join(_LAYERS)}")
+    return names
+
+
+def _tile(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _number(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)

@@ -1,0 +1,141 @@
+"""Mean teacher for rain: an averaged teacher cleans photos; the student agrees with it and learns the rain it found."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sstl.errors import SstlError
+from sstl.losses import agreement, consistency_loss, recomposition_loss
+from sstl.methods.base import METHODS
+from sstl.methods.residuals import ResidualLikelihood
+from sstl.methods.supervised import Supervised
+from sstl.networks import Network
+from sstl.rain import rain_map, streak_layer
+from sstl.types import PairedBatch, UnpairedBatch
+
+FAINT = 4 / 255  # residuals below this are noise or texture rather than streaks
+STRONGEST = 8.0  # a streak is brightened by at most this factor, so that nothing found is not blown up into rain
+
+
+@METHODS.register("mean_teacher")
+class MeanTeacher(Supervised):
+    """Learn from unlabelled photos by an averaged teacher and the rain that it finds (mean teacher, NeurIPS 2017).
+
+    The teacher, a moving average of the student, restores each photo and its mirror image (the weak views); their mean
+    is the pseudo-label, their spread tells where to trust it. Three terms use them:
+
+    - *exchange*: the rain that the teacher found in the photos is laid over the labelled batch's clean images, with its
+      brightness drawn anew; the clean image is the truth. What the teacher finds faintly, the student learns to remove
+      at full strength, and becomes the next teacher. Cheapest wrong solution: a teacher that takes texture for rain
+      makes the student remove it; the supervised branch and this term's own truth (no texture may go missing from a
+      clean image) forbid it.
+    - *consistency*: on a strong view (other exposure, noise) the student agrees with the teacher, weighted by trust.
+      Cheapest wrong solution: "remove nothing" or any constant; the supervised branch forbids both.
+    - *recomposition*: O = B^ + S^ * R^ on that view. Cheapest wrong solution: "remove nothing"; forbidden likewise.
+
+    Args:
+        network: any network.
+        supervised: weight of the supervised branch.
+        exchange: weight of the supervised loss under exchanged rain.
+        consistency, recomposition: weights of these terms.
+        decay: of the teacher; 0.99 follows the student within a hundred steps.
+        tolerance: spread of the weak views at which trust has fallen to 1/e.
+        brightness: range of the exchanged rain's 98th percentile.
+        likelihood, kl, tv: weights of SIRR's terms, 0 by default; see ``ResidualLikelihood``.
+        options: of ``Supervised``.
+    """
+
+    needs_unpaired = True
+
+    def __init__(
+        self,
+        network: Network,
+        supervised: float = 1.0,
+        exchange: float = 1.0,
+        consistency: float = 0.1,
+        recomposition: float = 0.1,
+        decay: float = 0.99,
+        tolerance: float = 0.05,
+        brightness: tuple[float, float] = (0.1, 0.5),
+        likelihood: float = 0.0,
+        kl: float = 0.0,
+        tv: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, **options)
+        self.weight, self.exchange = supervised, exchange
+        self.consistency, self.recomposition = consistency, recomposition
+        self.decay, self.tolerance, self.brightness = decay, tolerance, brightness
+        self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
+        self.residuals = ResidualLikelihood(likelihood, kl, tv) if likelihood or kl or tv else None
+
+    def train(self, mode: bool = True) -> MeanTeacher:
+        """Keep the teacher in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
+        """Both branches."""
+        if unpaired is None:
+            raise SstlError("method 'mean_teacher' needs unlabelled photos; give data.unpaired.")
+        parts = self.supervised(paired)
+        target, trust = self.pseudo_label(unpaired.rainy)
+        loss = self.weight * parts["loss"]
+        terms: dict[str, Tensor] = {}
+        if self.exchange:
+            terms["exchange"] = self.supervised(self.exchanged(paired, unpaired.rainy - target))["loss"]
+            loss = loss + self.exchange * terms["exchange"]
+        if self.consistency or self.recomposition:
+            strong, expected = self.strong_view(unpaired.rainy, target)
+            restored = self.network(strong)
+            terms["consistency"] = consistency_loss(restored.background, expected, trust)
+            terms["recomposition"] = recomposition_loss(restored, strong)
+            loss = loss + self.consistency * terms["consistency"] + self.recomposition * terms["recomposition"]
+        if self.residuals is not None:
+            real = self.residuals(unpaired.rainy, self.network(unpaired.rainy).background, paired)
+            terms, loss = {**terms, **real}, loss + real["likelihood"]
+        return {**parts, **terms, "trust": trust.mean(), "loss": loss}
+
+    @torch.no_grad()
+    def pseudo_label(self, rainy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's mean background over the weak views, in [0, 1], and the trust per pixel (B, 1, H, W)."""
+        mirrored = self.teacher(rainy.flip(-1)).background.flip(-1)
+        views = torch.stack([self.teacher(rainy).background, mirrored]).clamp(0, 1)
+        return views.mean(dim=0), agreement(views, self.tolerance)
+
+    @torch.no_grad()
+    def exchanged(self, paired: PairedBatch, residual: Tensor) -> PairedBatch:
+        """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos.
+
+        Rain is light of no colour: what all channels lost in common is streak, the rest is not.
+        """
+        streak = residual.amin(dim=1, keepdim=True)
+        streak = streak * (streak > FAINT)
+        bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
+        wanted = torch.empty(bright.shape).uniform_(*self.brightness).to(bright)
+        rainy = (paired.clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1)
+        layer = streak_layer(rainy, paired.clean)
+        return PairedBatch(rainy, paired.clean, layer, rain_map(layer), paired.key)
+
+    @torch.no_grad()
+    def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the photo at another exposure and with noise, and ``background`` at that exposure."""
+        exposure = torch.empty(len(rainy), 1, 1, 1).uniform_(0.8, 1.2).to(rainy)
+        noise = 0.02 * torch.rand(len(rainy), 1, 1, 1).to(rainy) * torch.randn_like(rainy)
+        return (exposure * rainy + noise).clamp(0, 1), (exposure * background).clamp(0, 1)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move the teacher towards the student, and the mixture if there is one."""
+        decay = min(self.decay, step / (step + 10))  # an untrained teacher is forgotten quickly
+        for average, new in zip(self.teacher.parameters(), self.network.parameters(), strict=True):
+            average.lerp_(new, 1 - decay)
+        for kept, latest in zip(self.teacher.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(latest)
+        if self.residuals is not None:
+            self.residuals.after_step()

@@ -1,0 +1,56 @@
+"""The residual streak likelihood as a part of a method: mixture, KL anchor and total variation on real photos."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sstl.losses import Mixture, total_variation
+from sstl.losses.likelihood import Statistics
+from sstl.types import PairedBatch
+
+
+class ResidualLikelihood(nn.Module):
+    """SIRR's unsupervised terms (Wei et al., CVPR 2019, the paper's form) on the residuals O - B^ of real photos.
+
+    ``likelihood * NLL + kl * KL(synthetic || nearest component) + tv * TV(B^)``. Any zero-mean likelihood alone is
+    minimised by "remove nothing"; the KL has a gradient to the network here, through the variances that the next M-step
+    would give, and grows without bound as the residuals vanish. It assumes that real and synthetic rain carry similar
+    energy: where the photos are much drier or wetter than the training pairs, lower ``kl``. TV alone is minimised by a
+    flat image; the supervised branch, which a method always adds, forbids it.
+
+    Args:
+        likelihood, kl, tv: the weights; 0 switches a term off.
+        components: K of the mixture.
+        momentum: of the running sufficient statistics.
+    """
+
+    def __init__(self, likelihood: float, kl: float, tv: float, components: int = 3, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.likelihood, self.kl, self.tv = likelihood, kl, tv
+        self.mixture = Mixture(components, momentum)
+        self._seen: Statistics | None = None
+
+    def forward(self, rainy: Tensor, background: Tensor, paired: PairedBatch) -> dict[str, Tensor]:
+        """Return ``nll``, ``kl``, ``tv`` and their weighted sum ``likelihood``; changes no buffer."""
+        residual = rainy - background
+        self._seen = self.mixture.statistics(residual.detach())
+        synthetic = (paired.rainy - paired.clean).square().mean().clamp(min=self.mixture.floor)
+        terms = {
+            "nll": self.mixture.nll(residual),
+            "kl": self.mixture.kl(residual, synthetic),
+            "tv": total_variation(background),
+        }
+        total = self.likelihood * terms["nll"] + self.kl * terms["kl"] + self.tv * terms["tv"]
+        return {"likelihood": total, **terms}
+
+    def after_step(self) -> None:
+        """The M-step, with the statistics of the last forward, averaged over processes."""
+        if self._seen is None:
+            return
+        seen = torch.stack(self._seen)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(seen)
+            seen /= torch.distributed.get_world_size()
+        self.mixture.update(Statistics(*seen))
+        self._seen = None

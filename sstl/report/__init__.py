@@ -1,0 +1,1 @@
+"""Reports: evaluation, plots, the page, and the jobs that end in one."""

@@ -1,0 +1,180 @@
+"""Adaptation to unlabelled photos from start to page: check the photos, train, compare before and after, explain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from sstl.config import load_config
+from sstl.data import PairSource, SourceConfig
+from sstl.data.images import list_images, read_rgb8
+from sstl.data.stream import PairedPart
+from sstl.engine import DataConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, read_log, train
+from sstl.errors import ConfigError, InputError
+from sstl.networks.weights import DEFAULT, read_info
+from sstl.ops.files import write_atomic
+from sstl.report.adaptation_page import adaptation_page
+from sstl.report.findings import measure
+from sstl.report.page import write_page
+from sstl.restore import load
+
+DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
+FIGURES = "figures.json"
+Failures = dict[Path, str]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adaptation made.
+
+    Attributes:
+        weights: the adapted weights.
+        report: the page.
+        figures: measure -> {"before": value, "after": value}; see ``sstl.report.findings.MEASURES``.
+        failures: photos that could not be read, and why.
+    """
+
+    weights: Path
+    report: Path
+    figures: dict[str, dict[str, float]]
+    failures: Failures
+
+
+def adapt(
+    photos: str | Path,
+    output: str | Path,
+    weights: str | Path = DEFAULT,
+    method: str = "mean_teacher",
+    steps: int = 300,
+    minutes: float | None = None,
+    *,
+    clean: str | Path = "bundled",
+    recipe: str = "mixed",
+    options: Mapping[str, Any] | None = None,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+    truth: PairSource | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Adaptation:
+    """Adapt weights to a folder of rainy photos without ground truth, and write a page about it.
+
+    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/`` and ``report.html`` into
+    ``output``. The supervised branch, which prevents forgetting, rains on clean photographs.
+
+    Args:
+        photos: the folder of rainy photos.
+        output: the run's folder.
+        weights: where to start: a shipped name or a file.
+        method: a method that uses unlabelled photos, or ``supervised`` as the control.
+        steps: optimiser steps, if ``minutes`` is None.
+        minutes: train for about so long: the pace is measured first and the number of steps follows from it.
+        clean: a folder of clean photographs for the supervised branch; ``bundled`` is three of scikit-image's.
+        recipe: the rain that is rendered on them.
+        options: options of the method.
+        learning_rate: of AdamW; a tenth of a training's from scratch.
+        seed: of everything random.
+        truth: pairs of the target domain to report the true gain on, where they exist; never used in training.
+        resume: go on with an interrupted run.
+        overwrite: replace a run in ``output``.
+
+    Raises:
+        ConfigError: the folder holds no photo, or an option does not fit.
+        InputError: no photo can be read.
+    """
+    photos, output = Path(photos), Path(output)
+    usable, failures = check_photos(photos)
+    info = read_info(weights)
+    config = TrainConfig(
+        output=output,
+        network=NetworkConfig(info["network"], info["config"], str(weights)),
+        method=MethodConfig(method, dict(options or {})),
+        data=DataConfig(
+            paired=(_anchor(clean, recipe),),
+            unpaired=(SourceConfig(str(photos.resolve())),),
+            crop=128,
+            workers=0,
+        ),
+        # A short decay: the averaged weights must have left the start behind by the end of a few hundred steps.
+        ema_decay=0.98,
+        optimizer=OptimizerConfig(lr=learning_rate, warmup_steps=20, final=0.1),
+        steps=steps,
+        batch_size=8,
+        seed=seed,
+        checkpoint_every=100,
+        log_every=10,
+        picture_every=0,
+    )
+    if minutes is not None:
+        config = replace(config, steps=steps_for(minutes, config))
+    adapted = train(config, resume=resume, overwrite=overwrite)
+    figures = measure(weights, adapted, usable, truth)
+    write_atomic(output / FIGURES, json.dumps(figures, indent=1) + "\n")
+    return Adaptation(adapted, report_run(output), figures, failures)
+
+
+def report_run(run: str | Path) -> Path:
+    """Write (again) ``report.html`` of an adaptation from what its folder holds, and return its path.
+
+    Raises:
+        ConfigError: ``run`` is not the folder of a finished adaptation, or its photos are gone.
+    """
+    run = Path(run)
+    if not (run / FIGURES).is_file():
+        raise ConfigError(f"{run} holds no {FIGURES}; give the folder of a finished 'sstl adapt'.")
+    config = load_config(TrainConfig, run / "config.yaml")
+    figures = json.loads((run / FIGURES).read_text(encoding="utf-8"))
+    usable, failures = check_photos(Path(config.data.unpaired[0].path))
+    source, adapted = load(config.network.weights or DEFAULT), load(run / "weights.safetensors")
+    return write_page(run / "report.html", adaptation_page(config, run, usable, failures, figures, source, adapted))
+
+
+def check_photos(folder: Path) -> tuple[list[Path], Failures]:
+    """Return the photos of a folder that can be read, and the others with the reason.
+
+    Only the first ``DECODED`` are decoded; of a larger folder the rest are taken on trust, and training leaves out what
+    it cannot read.
+
+    Raises:
+        ConfigError: the folder is missing or holds no image.
+        InputError: none of the photos can be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give a folder of rainy photos.")
+    photos, failures = list_images(folder), {}
+    if not photos:
+        raise ConfigError(f"{folder} holds no image; give a folder of rainy photos.")
+    for photo in tqdm(photos[:DECODED], desc="check photos", unit="photo", leave=False):
+        try:
+            read_rgb8(photo)
+        except InputError as error:
+            failures[photo] = str(error)
+    usable = [photo for photo in photos if photo not in failures]
+    if not usable:
+        raise InputError(f"{folder}: none of its {len(photos)} photos can be read; the first: {failures[photos[0]]}")
+    return usable, failures
+
+
+def steps_for(minutes: float, config: TrainConfig) -> int:
+    """Return how many steps fit into ``minutes``, by timing a few in a temporary folder."""
+    if minutes <= 0:
+        raise ConfigError(f"--minutes is {minutes}; it must be positive.")
+    with TemporaryDirectory() as folder:
+        trial = replace(config, output=Path(folder), steps=8, log_every=1)
+        train(trial)
+        seconds = [line["seconds"] for line in read_log(Path(folder) / "log.jsonl")]
+    # The first steps warm caches up and are not counted; the log's clock leaves out what is done between the steps.
+    pace = max((seconds[-1] - seconds[2]) / (len(seconds) - 3), 1e-3)
+    return max(10, int(60 * minutes / pace))
+
+
+def _anchor(clean: str | Path, recipe: str) -> PairedPart:
+    if str(clean) == "bundled":
+        return PairedPart("bundled", split="train", recipe=recipe)
+    return PairedPart(str(Path(clean).resolve()), recipe=recipe)

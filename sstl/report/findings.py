@@ -1,0 +1,106 @@
+"""What an adaptation did, in figures that need no truth (and one that does), and in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sstl.data import PairSource, SourceConfig, open_images
+from sstl.data.files import Image
+from sstl.data.images import read_rgb8
+from sstl.report.evaluation import RenderedPairs, evaluate, evaluate_harm
+from sstl.restore import Restorer, load
+
+SHOWN = 12  # photos on the page and in the label-free figures
+BEFORE, AFTER = "before", "after"
+Figures = Mapping[str, Mapping[str, float]]
+"""Measure -> {"before": value, "after": value}, for some also "input"."""
+
+MEASURES = {
+    "removed": "light removed from your photos, mean in grey levels (0-255)",
+    "second_pass": "what a second pass still changes, mean in grey levels: rain left over or texture eaten",
+    "mirror": "disagreement between a photo and its mirror image, mean in grey levels: doubt",
+    "clean_psnr": "output against input on rain-free photographs, dB: harm done without rain (60 is none)",
+    "rain_psnr": "restoration of made-up rain on the same photographs, dB: what is not forgotten",
+    "truth_psnr": "restoration of test images of the target domain against their truth, dB",
+}
+
+
+def measure(
+    weights: str | Path, adapted: Path, photos: Sequence[Path], truth: PairSource | None
+) -> dict[str, dict[str, float]]:
+    """Return the figures of ``MEASURES`` before and after; ``truth_psnr`` and its input only where there is truth."""
+    restorers = {BEFORE: load(weights), AFTER: load(adapted)}
+    crops = [_crop(read_rgb8(photo)) for photo in spread(photos)]
+    figures: dict[str, dict[str, float]] = {name: {} for name in ("removed", "second_pass", "mirror")}
+    for name, restorer in restorers.items():
+        for key, value in _label_free(restorer, crops).items():
+            figures[key][name] = value
+    dev = open_images(SourceConfig("bundled", split="dev"), "clean")
+    harm = evaluate_harm(dev, restorers)
+    rain = evaluate(RenderedPairs(dev, "mixed", 6), restorers)
+    figures["clean_psnr"] = {name: harm.results[name]["psnr"].mean for name in restorers}
+    figures["rain_psnr"] = {name: rain.results[name]["psnr"].mean for name in ("input", *restorers)}
+    if truth is not None:
+        found = evaluate(truth, restorers).results
+        figures["truth_psnr"] = {name: found[name]["psnr"].mean for name in ("input", *restorers)}
+    return figures
+
+
+def verdict(figures: Figures) -> str:
+    """Say in a sentence or two what the figures mean, and warn of the two ways in which an adaptation fails."""
+    said = []
+    if "truth_psnr" in figures:
+        gain = figures["truth_psnr"][AFTER] - figures["truth_psnr"][BEFORE]
+        said.append(
+            f"Against the truth, adaptation {'gained' if gain >= 0 else 'LOST'} {abs(gain):.2f} dB on test images."
+        )
+    ratio = figures["removed"][AFTER] / max(figures["removed"][BEFORE], 1e-6)
+    if ratio < 0.5:
+        said.append(
+            "Warning: less than half as much is removed from your photos as before; the weights may have collapsed."
+        )
+    elif abs(ratio - 1) < 0.05:
+        said.append("About as much light is removed from your photos as before.")
+    else:
+        said.append(
+            f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'} light is removed from your photos than before."
+        )
+    harm = figures["clean_psnr"]
+    if harm[AFTER] < min(34.0, harm[BEFORE] - 1):
+        said.append(
+            f"Warning: rain-free photographs suffer ({harm[AFTER]:.1f} dB, before {harm[BEFORE]:.1f}): texture may be "
+            "taken for rain. Use fewer steps or more clean photographs (--clean)."
+        )
+    else:
+        said.append(f"Rain-free photographs are left as they are ({harm[AFTER]:.1f} dB against their input).")
+    return " ".join(said)
+
+
+def spread(photos: Sequence[Path]) -> list[Path]:
+    """Return up to ``SHOWN`` photos, spread evenly over the folder."""
+    chosen = np.unique(np.linspace(0, len(photos) - 1, min(SHOWN, len(photos))).round().astype(int))
+    return [photos[i] for i in chosen]
+
+
+def _label_free(restorer: Restorer, crops: Sequence[Image]) -> dict[str, float]:
+    """Means over crops, in grey levels; no truth is used, so none of them alone says that a restoration is good."""
+    values = []
+    for rainy in crops:
+        once = restorer.restore(rainy)
+        mirrored = restorer.restore(np.ascontiguousarray(rainy[:, ::-1]))[:, ::-1]
+        values.append(
+            {
+                "removed": np.maximum(rainy.astype(float) - once, 0).mean(),
+                "second_pass": np.abs(once.astype(float) - restorer.restore(once)).mean(),
+                "mirror": np.abs(once.astype(float) - mirrored).mean(),
+            }
+        )
+    return {key: float(np.mean([value[key] for value in values])) for key in values[0]}
+
+
+def _crop(image: Image, side: int = 512) -> Image:
+    top, left = (max(0, (size - side) // 2) for size in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])

@@ -1,0 +1,282 @@
+"""Plots of a run as SVG: training curves, histograms and bars with intervals (matplotlib, imported when drawing)."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x ascending, y; y may hold NaN
+
+# Two of Okabe and Ito's colours (2008), told apart with every kind of colour blindness and in grey.
+_BEFORE, _AFTER = "#D55E00", "#0072B2"
+_INK, _FAINT = "#333333", "#999999"
+_NOT_A_LOSS = ("step", "lr", "samples_per_second", "seconds", "skipped")
+_MANY = 2000  # a noisy line of more points than this is smaller as pixels than as a path
+
+_STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "text.color": _INK,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a file name may hold dollar signs
+    "svg.fonttype": "none",  # text stays text: small files, and the reader's fonts know more scripts than ours
+    "svg.hashsalt": "sstl",  # the same figures give the same bytes
+}
+
+
+def training_curves(log: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw a run's log as small multiples: the loss, its parts, the learning rate and the validation figures.
+
+    Args:
+        log: one mapping per line of the JSONL log. Numbers other than step, lr and the counters are the loss and its
+            parts; ``validation`` holds figures such as ``psnr``, or ``SET/psnr`` for one of several sets, with
+            ``input_psnr`` or ``SET/input_psnr`` for the untouched input (dashed).
+            None and NaN leave a gap; of a step that was logged twice (a resumed run) the last entry counts.
+
+    Returns:
+        The figure as SVG.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    losses = {key: _points(log, key) for key in _keys(log, skip=_NOT_A_LOSS)}
+    rate = _points(log, "lr")
+    checks = [{"step": entry.get("step"), **entry["validation"]} for entry in log if _has_validation(entry)]
+    figures = _figures(checks)
+    window = max((_window(len(x)) for x, _ in losses.values()), default=1)
+    with _style():
+        figure, axes = _figure(columns=3, panels=len(losses) + bool(len(rate[0])) + len(figures))
+        if window > 1:
+            title = f"Losses: thin as logged, thick the mean of {window} neighbouring entries"
+            figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        for key, points in losses.items():
+            _draw_loss(next(axes), key, points, window)
+        if len(rate[0]):
+            axis = next(axes)
+            axis.plot(*rate, color=_INK)
+            axis.set(title="learning rate", xlabel="step", ylabel="learning rate")
+            axis.set_ylim(bottom=0)
+            axis.yaxis.set_major_formatter("{x:.4g}")
+        for key in figures:
+            group, slash, name = key.rpartition("/")
+            _draw_validation(
+                next(axes), group, name, _points(checks, key), _points(checks, f"{group}{slash}input_{name}")
+            )
+        for axis in figure.axes:
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: the labels of long runs stay apart
+        return _svg(figure)
+
+
+def histogram(
+    before: ArrayLike,
+    after: ArrayLike,
+    title: str,
+    xlabel: str,
+    labels: tuple[str, str] = ("before", "after"),
+) -> bytes:
+    """Draw two distributions over the same bins, in percent of each, with their medians; return the SVG.
+
+    Values that are not finite are left out.
+    """
+    samples = [values[np.isfinite(values)] for values in (np.ravel(np.asarray(v, float)) for v in (before, after))]
+    together = np.concatenate(samples)
+    edges = np.histogram_bin_edges(together, int(np.clip(math.sqrt(together.size), 10, 50)))
+    with _style():
+        figure, (axis,) = _figure(size=(5.4, 3.2))
+        for values, label, colour, style in zip(samples, labels, (_BEFORE, _AFTER), ("--", "-"), strict=True):
+            if values.size:
+                share = 100 * np.histogram(values, edges)[0] / values.size
+                median = float(np.median(values))
+                axis.stairs(share, edges, fill=True, color=colour, alpha=0.18)
+                axis.stairs(share, edges, color=colour, linestyle=style, label=f"{label} (median {median:.3g})")
+                axis.axvline(median, color=colour, linestyle=style, linewidth=1)
+        axis.set(title=_printable(title), xlabel=_printable(xlabel), ylabel="share (%)")
+        if together.size:
+            axis.legend()
+        else:
+            axis.text(0.5, 0.5, "no finite values", ha="center", transform=axis.transAxes)
+        return _svg(figure)
+
+
+def bars(
+    labels: Sequence[str],
+    values: Mapping[str, Sequence[float | None]],
+    title: str,
+    xlabel: str = "PSNR (dB)",
+    intervals: Mapping[str, Sequence[tuple[float, float] | None]] | None = None,
+) -> bytes:
+    """Draw grouped horizontal bars from zero, each with its value: PSNR before and after per set, for example.
+
+    Args:
+        labels: one per group, top to bottom.
+        values: up to three series; for each a value per label. None and NaN draw no bar and are marked "n/a".
+        title: the figure's title.
+        xlabel: what is measured, with its unit.
+        intervals: for some of the series, a (low, high) per label, drawn as a line over the bar.
+
+    Raises:
+        ValueError: a series does not hold one value per label, or there are more series than colours.
+    """
+    colours = (_BEFORE, _AFTER, _FAINT)
+    if len(values) > len(colours) or any(len(series) != len(labels) for series in values.values()):
+        raise ValueError(f"need at most {len(colours)} series, each with {len(labels)} values")
+    thickness = 0.8 / max(len(values), 1)
+    with _style():
+        figure, (axis,) = _figure(size=(5.4, 1.3 + 0.3 * len(labels) * max(len(values), 1)))
+        for index, ((name, series), colour) in enumerate(zip(values.items(), colours, strict=False)):
+            lengths = [v if v is not None and math.isfinite(v) else 0.0 for v in series]
+            y = np.arange(len(labels)) + (index - (len(values) - 1) / 2) * thickness
+            axis.barh(y, lengths, 0.92 * thickness, color=colour, alpha=0.85, label=_printable(name))
+            spans = (intervals or {}).get(name) or [None] * len(labels)
+            for value, length, span, at in zip(series, lengths, spans, y, strict=True):
+                if span is not None:
+                    axis.plot(span, (at, at), color=_INK, linewidth=1.5, marker="|", markersize=6)
+                end = length if span is None else max(length, span[1])
+                axis.annotate(
+                    _number(value), (end, at), (5, 0), textcoords="offset points", va="center", fontsize="small"
+                )
+        axis.set_yticks(range(len(labels)), [_printable(label) for label in labels])
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="y", visible=False)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+        axis.set(title=_printable(title), xlabel=_printable(xlabel))
+        if len(values) > 1:
+            figure.legend(*axis.get_legend_handles_labels(), loc="outside lower right", ncols=len(values))
+        return _svg(figure)
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _figure(
+    columns: int = 1, panels: int = 1, size: tuple[float, float] | None = None
+) -> tuple[Figure, Iterator[Axes]]:
+    """Return a figure and its panels, row by row; a figure without panels says that there is nothing to show."""
+    from matplotlib.figure import Figure
+
+    columns, rows = min(columns, max(panels, 1)), max(1, math.ceil(panels / columns))
+    figure = Figure(figsize=size or (3.2 * columns, 0.4 + 2.4 * rows), layout="constrained")
+    if not panels:
+        figure.text(0.5, 0.5, "Nothing was logged.", ha="center")
+    axes: list[Axes] = []
+    for index in range(panels):
+        axes.append(figure.add_subplot(rows, columns, index + 1, sharex=axes[0] if axes else None))
+    return figure, iter(axes)
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Matplotlib only measures the text; the reader's browser draws it, with fonts for every script.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _has_validation(entry: Mapping[str, Any]) -> bool:
+    return isinstance(entry.get("validation"), Mapping)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _keys(log: Sequence[Mapping[str, Any]], skip: Sequence[str]) -> list[str]:
+    """Return the keys that hold a number somewhere, in order of appearance, the total loss first."""
+    keys = dict.fromkeys(key for entry in log for key, value in entry.items() if _is_number(value) and key not in skip)
+    return sorted(keys, key=lambda key: key != "loss")
+
+
+def _points(log: Sequence[Mapping[str, Any]], key: str) -> Points:
+    """Return steps and values of ``key`` in order of steps; null becomes NaN, of a repeated step the last counts."""
+    found = {entry["step"]: entry[key] for entry in log if key in entry and _is_number(entry.get("step"))}
+    steps = sorted(found)
+    values = [float(found[step]) if _is_number(found[step]) else math.nan for step in steps]
+    return np.array(steps, float), np.array(values, float)
+
+
+def _window(count: int) -> int:
+    """Return the odd number of neighbours to average: a thirtieth of the curve."""
+    return count // 30 | 1
+
+
+def _smooth(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Return the centred running mean over the finite values within the window (fewer at the ends)."""
+    finite = np.isfinite(values)
+    kernel = np.ones(window)
+    half = window // 2
+    total = np.convolve(np.pad(np.where(finite, values, 0.0), half), kernel, "valid")
+    count = np.convolve(np.pad(finite.astype(float), half), kernel, "valid")
+    return np.divide(total, count, out=np.full_like(total, math.nan), where=count > 0.5)
+
+
+def _draw_loss(axis: Axes, key: str, points: Points, window: int) -> None:
+    steps, values = points
+    finite = np.isfinite(values)
+    shown = np.where(finite, values, math.nan)
+    if window > 1:
+        axis.plot(steps, shown, color=_AFTER, linewidth=0.6, alpha=0.4, rasterized=steps.size > _MANY)
+    axis.plot(steps, _smooth(values, window), color=_AFTER, linewidth=1.8, marker="." if steps.size < 30 else "")
+    name = _printable(key.replace("_", " "))
+    axis.set(title="total loss" if key == "loss" else name, xlabel="step", ylabel=name)
+    good = values[finite]
+    if good.size and good.min() > 0 and good.max() > 20 * good.min():
+        axis.set_yscale("log")
+    if not finite.all():
+        lost = steps[~finite]
+        axis.plot(lost, np.zeros_like(lost), "x", color=_BEFORE, transform=axis.get_xaxis_transform(), clip_on=False)
+        axis.set_title(f"✕ not finite: {lost.size}", loc="right", fontsize=9, fontweight="normal", color=_BEFORE)
+
+
+def _figures(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the validation figures to draw: those over all sets, then those of each set if there are several."""
+    keys = [key for key in _keys(checks, skip=("step",)) if not key.rpartition("/")[2].startswith("input_")]
+    overall, single = [key for key in keys if "/" not in key], [key for key in keys if "/" in key]
+    return overall + (single if len(single) != len(overall) else [])
+
+
+def _draw_validation(axis: Axes, group: str, key: str, points: Points, untouched: Points) -> None:
+    name = key.upper() if key in ("psnr", "ssim") else key.replace("_", " ")
+    where = group if len(group) <= 20 else f"…{group[-19:]}"
+    axis.plot(*points, color=_AFTER, marker="o", markersize=3.5, label="restored")
+    if len(untouched[0]):
+        axis.plot(*untouched, color=_BEFORE, linestyle="--", label="input")
+        axis.legend()
+    axis.set(title=_printable(f"{name}, {where or 'validation'}"), xlabel="step")
+    axis.set_ylabel(_printable(f"{name} (dB)" if key == "psnr" else name))
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "n/a"
+    return f"{value:.2f}" if math.isfinite(value) else "∞"
+
+
+def _printable(text: str) -> str:
+    """Replace what an SVG cannot hold (control characters, broken file names) by the replacement character."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

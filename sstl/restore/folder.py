@@ -1,0 +1,198 @@
+"""Files and folders of photos: where each result goes, and restoring them one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sstl.data.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    Photo,
+    format_to_write,
+    list_images,
+    output_suffix,
+    read_photo,
+    write_photo,
+)
+from sstl.errors import InputError, SstlError
+from sstl.restore.restorer import Layer, Restorer
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo to restore.
+
+    Attributes:
+        source: the file.
+        target: where its result goes.
+        exact: whether the target's suffix was asked for; else it follows from the photo (see ``Photo.suffix``).
+    """
+
+    source: Path
+    target: Path
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        source: the input.
+        written: the files that were written.
+        kept: the files that were not written because they were there.
+        notes: what was not kept of the photo, one phrase each.
+        error: why there is no result.
+    """
+
+    source: Path
+    written: tuple[Path, ...] = ()
+    kept: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list[Outcome]]:
+    """Find the photos and name their results; nothing is decoded.
+
+    Args:
+        inputs: files, and folders that are searched with their sub-folders.
+        out: a folder, in which the structure below an input folder is kept; for a single file also a file's name. If it
+            lies inside an input folder, nothing in it is taken as input.
+
+    Returns:
+        The jobs, and the inputs without any. A file that is not there is a job, which will fail.
+
+    Raises:
+        SstlError: ``out`` cannot be used for these inputs.
+    """
+    paths, out = [Path(path) for path in inputs], Path(out)
+    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+        if len(paths) > 1 or paths[0].is_dir():
+            raise SstlError(f"{out} is a file's name, but a folder is needed for these inputs; give a folder.")
+        format_to_write(out)
+        return [Job(paths[0], out, exact=True)], []
+    if out.exists() and not out.is_dir():
+        raise SstlError(f"{out} is a file; give a folder to write into.")
+    jobs: dict[tuple[Path, Path], Job] = {}  # a photo that was named twice is done once
+    failures = []
+    for path in paths:
+        try:
+            found = _search(path, out) if path.is_dir() else [Job(path, out / path.name)]
+        except InputError as error:
+            failures.append(Outcome(path, error=str(error)))
+            continue
+        jobs |= {(job.source.resolve(), job.target): job for job in found}
+    return list(jobs.values()), failures
+
+
+def _search(folder: Path, out: Path) -> list[Job]:
+    whole, results = folder.resolve(), out.resolve()
+    if whole == results:
+        raise SstlError(f"{out} is an input folder; give another one to write into.")
+    inside = whole in results.parents
+    photos = [
+        photo
+        for photo in list_images(folder)
+        if not (inside and photo.parent.resolve().is_relative_to(results))  # results of an earlier run
+    ]
+    if not photos:
+        raise InputError(f"{folder}: holds no image; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    return [Job(photo, out / photo.relative_to(folder)) for photo in photos]
+
+
+def restore_files(
+    restorer: Restorer,
+    jobs: Sequence[Job],
+    layers: Sequence[Layer] = ("background",),
+    overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Outcome]:
+    """Restore photos one after another; a photo that cannot be used does not stop the others.
+
+    The background is written as the job's target, other layers beside it as NAME.streak.png and NAME.mask.png. The next
+    photo is decoded while one is restored; no more than these two are in memory.
+
+    Args:
+        restorer: the loaded network.
+        jobs: from ``plan``.
+        layers: what to write.
+        overwrite: replace existing files; else they are kept, and only what is missing is made.
+        max_pixels: larger photos are refused.
+
+    Yields:
+        The outcome of each job, in order.
+
+    Raises:
+        SstlError: the network does not give one of the layers.
+        OSError: a result cannot be written.
+    """
+    desk = _Desk(jobs, layers, overwrite, max_pixels)
+    for job, future in _ahead(desk, jobs):
+        try:
+            order = future.result()
+            notes, made = [], {}
+            if order.photo is not None:
+                notes = list(order.photo.notes)
+                made = restorer.restore_photo(order.photo, list(order.missing))
+            for name, photo in made.items():
+                notes += write_photo(order.missing[name], photo)
+            yield Outcome(job.source, tuple(order.missing.values()), order.kept, tuple(notes))
+        except InputError as error:
+            yield Outcome(job.source, error=str(error))
+        except (MemoryError, torch.OutOfMemoryError):
+            yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A decoded photo with the files to make of it; None if all are there."""
+
+    photo: Photo | None
+    missing: dict[Layer, Path]
+    kept: tuple[Path, ...]
+
+
+class _Desk:
+    """Prepares jobs, and sees to it that no two have one result and that no input is replaced."""
+
+    def __init__(self, jobs: Sequence[Job], layers: Sequence[Layer], overwrite: bool, max_pixels: int) -> None:
+        self.layers, self.overwrite, self.max_pixels = layers, overwrite, max_pixels
+        self.inputs = {job.source.resolve() for job in jobs}
+        self.owners: dict[Path, Path] = {}
+
+    def prepare(self, job: Job) -> _Order:
+        files = self._files(job)
+        for file in files.values():
+            if file.resolve() in self.inputs:
+                raise InputError(f"{job.source}: its result {file} would replace an input; give another folder.")
+            owner = self.owners.setdefault(file, job.source)
+            if owner is not job.source:
+                raise InputError(f"{job.source}: its result {file} is that of {owner} already; rename one of them.")
+        kept = () if self.overwrite else tuple(file for file in files.values() if file.exists())
+        missing = {name: file for name, file in files.items() if file not in kept}
+        return _Order(read_photo(job.source, self.max_pixels) if missing else None, missing, kept)
+
+    def _files(self, job: Job) -> dict[Layer, Path]:
+        target = job.target
+        if not job.exact:
+            target = target.with_suffix(output_suffix(job.source, self.max_pixels))
+        return {
+            name: target if name == "background" else target.with_name(f"{target.stem}.{name}.png")
+            for name in self.layers
+        }
+
+
+def _ahead(desk: _Desk, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[_Order]]]:
+    """Yield each job while the next one is prepared in a thread."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = [(job, pool.submit(desk.prepare, job)) for job in jobs[:1]]
+        for job in jobs[1:]:
+            following.append((job, pool.submit(desk.prepare, job)))
+            yield following.pop(0)
+        yield from following

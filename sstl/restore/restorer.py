@@ -1,0 +1,235 @@
+"""A loaded network that restores images of every kind: files, PIL images, numpy arrays and torch tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sstl.data.decoding import Array, decode
+from sstl.data.images import Photo, read_photo, to_pil
+from sstl.errors import SstlError
+from sstl.networks import Network, load_weights
+from sstl.networks.weights import DEFAULT
+from sstl.ops.precision import Precision, resolve_precision
+from sstl.restore.tiles import blended_bands
+from sstl.types import Restoration
+
+Kind = TypeVar("Kind", Image.Image, Array, Tensor)
+Layer = Literal["background", "streak", "mask"]
+
+_PEAK = {torch.uint8: 255, torch.uint16: 65535}
+
+# Up to this size an image is restored as a whole; it bounds the memory of a forward pass, about 0.5 GB for joint small.
+_WHOLE = 1_200_000
+_TILE = 1088  # squared just below _WHOLE
+_OVERLAP = 128  # a streak is tens of pixels long; what a tile misses beyond its border matters little after 32
+_SMALLEST_TILE = 64
+_SLACK = 1e-3  # by which resizing and colour conversion overshoot
+
+
+def load(
+    name_or_path: str | Path = DEFAULT,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tile: int | Literal["auto"] = "auto",
+) -> Restorer:
+    """Load weights to restore images with.
+
+    Args:
+        name_or_path: shipped weights by name, or a weights file.
+        device: ``auto`` (cuda if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        precision: see ``sstl.ops.precision``.
+        tile: see ``Restorer``.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        SstlError: there is no such device, or the tile is too small.
+    """
+    place = _device(device)
+    return Restorer(load_weights(name_or_path).network, place, resolve_precision(precision, place), tile)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SstlError(f"device '{name}' is unknown; use auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SstlError(f"device '{name}' is not there, or this torch cannot use it; use auto or cpu.")
+    return device
+
+
+class Restorer:
+    """Restores images with a network.
+
+    An image is a file's path, a PIL image, a numpy array (H, W, 3) or (H, W), or a tensor (C, H, W) or (B, C, H, W) of
+    three channels or one; arrays and tensors are uint8, uint16 or floating-point in [0, 1]. The result is of the same
+    kind, size and dtype; a path gives a PIL image, upright by EXIF. Grey stays grey, alpha is passed through. Results
+    are clipped to [0, 1]; in 8 bits they are round(255 x).
+
+    Args:
+        network: put into evaluation mode and moved to ``device`` here.
+        device: where to compute.
+        dtype: ``torch.float32``, or ``torch.bfloat16`` for autocast.
+        tile: side of the tiles that large images are cut into, in pixels; 0 for none; "auto" for tiles of about a
+            megapixel if the image is larger than that.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        tile: int | Literal["auto"] = "auto",
+    ) -> None:
+        if tile != "auto" and tile != 0 and tile < _SMALLEST_TILE:
+            raise SstlError(f"tile is {tile}; it must be auto, 0 (no tiles) or at least {_SMALLEST_TILE} pixels.")
+        self.device, self.dtype, self.tile = torch.device(device), dtype, tile
+        # Channels last is the layout in which oneDNN and cuDNN convolve fastest.
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @functools.cached_property
+    def names(self) -> tuple[Layer, ...]:
+        """The layers that this network gives: background, streak and, if it detects, mask."""
+        detects = self._forward(torch.zeros(1, 3, 8, 8)).mask_logits is not None
+        return ("background", "streak", "mask") if detects else ("background", "streak")
+
+    @overload
+    def restore(self, image: str | Path) -> Image.Image: ...
+    @overload
+    def restore(self, image: Kind) -> Kind: ...
+    def restore(self, image: Any) -> Any:
+        """Return the image without rain, of the same kind.
+
+        Raises:
+            InputError: a file cannot be read.
+            SstlError: an array or tensor is of another shape, dtype or range.
+        """
+        return self._by_kind(image, ("background",))["background"]
+
+    @overload
+    def layers(self, image: str | Path) -> dict[Layer, Image.Image]: ...
+    @overload
+    def layers(self, image: Kind) -> dict[Layer, Kind]: ...
+    def layers(self, image: Any) -> dict[Layer, Any]:
+        """Return the layers that the network sees in an image, each of the image's kind and dtype; raises as `restore`.
+
+        ``background`` is the restored image, ``streak`` the intensity S of the streaks, and ``mask`` the probability R
+        of rain, one channel ((H, W) as an array); S * R is what the imaging model subtracts. A network that does not
+        detect gives no mask, and max(O - background, 0) for the streaks.
+        """
+        return self._by_kind(image, self.names)
+
+    def restore_photo(self, photo: Photo, names: Sequence[Layer] = ("background",)) -> dict[Layer, Photo]:
+        """Return layers of a photo as photos; only the background carries alpha, profile and EXIF data.
+
+        Raises:
+            SstlError: the network does not give such a layer.
+        """
+        result = self._run(_tensor(photo.pixels[..., :1] if photo.grey else photo.pixels), names)
+        photos: dict[Layer, Photo] = {}
+        for name, layer in result.items():
+            grey = layer.size(0) == 1
+            pixels = _array(layer.expand(3, -1, -1))
+            photos[name] = replace(photo, pixels=pixels) if name == "background" else Photo(pixels, grey=grey)
+        return photos
+
+    def _by_kind(self, image: Any, names: Sequence[Layer]) -> dict[Layer, Any]:
+        match image:
+            case str() | Path():
+                photos = self.restore_photo(read_photo(image), names)
+                return {name: to_pil(photo) for name, photo in photos.items()}
+            case Image.Image():
+                pixels, alpha, grey = decode(image, "the image")
+                photo = Photo(pixels, alpha, grey, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
+                return {name: to_pil(layer) for name, layer in self.restore_photo(photo, names).items()}
+            case np.ndarray() if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3):
+                planes = _tensor(image if image.ndim == 3 else image[..., None])
+                arrays = {name: _array(layer) for name, layer in self._run(planes, names).items()}
+                return {name: array[..., 0] if array.shape[2] == 1 else array for name, array in arrays.items()}
+            case Tensor() if image.ndim == 3:
+                return dict(self._run(image.detach(), names))
+            case Tensor() if image.ndim == 4 and len(image):
+                each = [self._run(one, names) for one in image.detach()]
+                return {name: torch.stack([layers[name] for layers in each]) for name in names}
+        shape = f" of shape {tuple(image.shape)}" if isinstance(image, np.ndarray | Tensor) else ""
+        raise SstlError(
+            f"cannot restore a {type(image).__name__}{shape}; give a path, a PIL image, an array (H, W, 3) or (H, W), "
+            "or a tensor (3, H, W) or (B, 3, H, W)."
+        )
+
+    def _run(self, image: Tensor, names: Sequence[Layer]) -> dict[Layer, Tensor]:
+        """(C, H, W), C = 1 or 3 -> each layer (C, H, W), the mask (1, H, W), of the same dtype and device."""
+        channels, height, width = image.shape
+        _check(image)
+        if missing := [name for name in names if name == "mask" and name not in self.names]:
+            raise SstlError(f"network '{self.network.name}' gives no {missing[0]}; leave it out.")
+        peak = _PEAK.get(image.dtype, 1)
+        depths = [1 if name == "mask" else channels for name in names]
+        result = torch.empty(sum(depths), height, width, dtype=image.dtype, device=image.device)
+
+        def restore(rows: slice, columns: slice) -> Tensor:
+            rainy = image[:, rows, columns].to(torch.float32)[None] / peak
+            found = self._forward(rainy.expand(-1, 3, -1, -1))
+            layers = [_layer(found, name) for name in names]
+            narrow = [layer.mean(1, keepdim=True) if channels == 1 else layer for layer in layers]
+            return torch.cat(narrow, dim=1)[0].to(image.device)
+
+        side, overlap = self._tiling(height, width)
+        for top, band in blended_bands(restore, height, width, side, overlap, self.network.stride):
+            values = band.clamp(0, 1) * peak
+            result[:, top : top + band.size(1)] = values.round() if peak > 1 else values
+        return dict(zip(names, torch.split(result, depths), strict=True))
+
+    def _forward(self, rainy: Tensor) -> Restoration:
+        rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)
+        fast = self.dtype == torch.bfloat16
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast):
+            return self.network(rainy)  # type: ignore[no-any-return]
+
+    def _tiling(self, height: int, width: int) -> tuple[int, int]:
+        """Return the side of the tiles and their overlap, multiples of the network's stride."""
+        stride = self.network.stride
+        whole = self.tile == 0 or (self.tile == "auto" and height * width <= _WHOLE)
+        side = max(height, width) if whole else _TILE if self.tile == "auto" else self.tile
+        side = max(-(-side // stride), 4) * stride
+        return side, min(_OVERLAP, side // 2) // stride * stride
+
+
+def _layer(found: Restoration, name: Layer) -> Tensor:
+    layer = {"background": found.background, "streak": found.streak, "mask": found.mask}[name]
+    assert layer is not None
+    return layer.to(torch.float32)
+
+
+def _check(image: Tensor) -> None:
+    if image.size(0) not in (1, 3) or 0 in image.shape:
+        raise SstlError(
+            f"an image of {image.size(0)} channels, {image.size(1)} x {image.size(2)} pixels; give grey or RGB."
+        )
+    if image.dtype in _PEAK:
+        return
+    if not image.is_floating_point():
+        raise SstlError(f"pixels of {image.dtype}; give uint8, uint16 or floating-point in [0, 1].")
+    low, high = (float(value) for value in image.aminmax())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):  # also if they are NaN
+        raise SstlError(f"floating-point pixels between {low:.4g} and {high:.4g}; they must be in [0, 1].")
+
+
+def _tensor(array: Array) -> Tensor:
+    # A copy, because torch takes neither read-only arrays nor negative strides.
+    return torch.from_numpy(np.array(array, order="C")).movedim(-1, 0)
+
+
+def _array(layer: Tensor) -> Array:
+    return np.ascontiguousarray(layer.movedim(0, -1).numpy())
