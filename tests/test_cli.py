@@ -142,7 +142,7 @@ def test_methods(run_cli, tmp_path):
     for name, row in rows.items():
         assert f"{name}: {row['summary']}" in outcome.out
         assert row["summary"].endswith(".")
-    assert rows["supervised"]["options"] == {"streak": 0.1, "mask": 0.01, "early_stages": 0.5}
+    assert rows["supervised"]["options"] == {"streak": 0.1, "mask": 0.01, "early_stages": 0.5, "balance": 0.01}
     assert rows["sirr"]["options"].keys() > rows["supervised"]["options"].keys()  # passed on to its base
 
 

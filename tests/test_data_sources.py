@@ -283,11 +283,15 @@ def test_bundled_photographs():
     images = open_images(SourceConfig("bundled"), "clean")
     assert [images.key(i) for i in range(len(images))] == [
         "astronaut",
-        "chelsea",
         "coffee",
-        "rocket",
         "motorcycle-left",
+        "chelsea",
+        "rocket",
     ]
+    parts = [open_images(SourceConfig("bundled", split=split), "clean") for split in ("train", "dev")]
+    assert [len(part) for part in parts] == [3, 2]
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        open_images(SourceConfig("bundled", split="test"), "clean")
     for i in range(len(images)):
         image = images.load(i)
         assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily, Normal, kl_divergence
 from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, harm, pairs, removed, train
 
 from sstl.errors import SstlError
-from sstl.losses import (
-    Mixture,
-    agreement,
-    background_loss,
-    consistency_loss,
-    gaussian_kl,
-    mask_loss,
-    mixture_nll,
-    recomposition_loss,
-    streak_loss,
-    total_variation,
-)
+from sstl.losses import background_loss, mask_loss, streak_loss
 from sstl.methods import METHODS, Method, create_method, list_methods
 from sstl.methods.mean_teacher import FAINT, STRONGEST
 from sstl.networks import NETWORKS, Network, create_network
 from sstl.rain import rain_map
-from sstl.types import PairedBatch, Restoration, UnpairedBatch
+from sstl.types import PairedBatch, UnpairedBatch
 
 SEMI = [name for name in list_methods() if METHODS[name].needs_unpaired]
 EVERY_TERM = {"mean_teacher": {"likelihood": 1e-3, "kl": 0.02, "tv": 1e-3}}  # off by default
@@ -91,125 +78,6 @@ def state(method: Method) -> dict[str, Tensor]:
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     assert one.keys() == other.keys()
     return [name for name in one if not torch.equal(one[name], other[name])]
-
-
-# Losses
-
-
-def restoration(background: Tensor, streak: Tensor | None = None, logits: Tensor | None = None) -> Restoration:
-    return Restoration(background, torch.zeros_like(background) if streak is None else streak, logits)
-
-
-def test_background_loss_is_l1_and_balance_weighs_down_a_downpour(batch):
-    truth = batch[0]
-    error = torch.tensor([0.01, 0.03, 0.1, 0.3]).view(-1, 1, 1, 1)
-    background = (truth.clean + error).requires_grad_()
-    torch.testing.assert_close(background_loss(restoration(background), truth), error.mean())
-    (gradient,) = torch.autograd.grad(background_loss(restoration(background), truth, 0.03), background)
-    torch.testing.assert_close(gradient.sum(dim=(1, 2, 3)), (0.03 / (0.03 + error) / 4).flatten())
-    assert background_loss(restoration(truth.clean), truth, 0.03) == 0
-
-
-def test_streak_and_mask_losses_vanish_at_the_truth_without_restoring_anything(batch):
-    truth = batch[0]
-    sure = 40 * (truth.mask - 0.5)
-    found = restoration(truth.rainy, truth.streak, sure + 40 * truth.mask)
-    assert streak_loss(found, truth) < 1e-6
-    assert mask_loss(found, truth) < 1e-6
-    missed = restoration(truth.rainy, logits=torch.zeros_like(truth.mask))
-    torch.testing.assert_close(streak_loss(missed, truth), truth.streak.mean())
-    torch.testing.assert_close(mask_loss(missed, truth), torch.tensor(2.0).log())
-    assert mask_loss(restoration(truth.rainy), truth) == 0
-
-
-def test_agreement_falls_to_1_over_e_at_the_tolerance():
-    views = torch.zeros(2, 1, 3, 1, 3)
-    views[0, 0, 1, 0] = torch.tensor([0.0, 0.1, 0.2])  # standard deviations 0, 0.05 and 0.1
-    torch.testing.assert_close(agreement(views, 0.05).flatten(), torch.exp(-torch.tensor([0.0, 1.0, 4.0])))
-
-
-def test_consistency_is_weighted_and_moves_the_student_only():
-    student, target = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
-    weight = torch.zeros(2, 1, 4, 4)
-    weight[0, 0, 0, 0] = 0.5
-    loss = consistency_loss(student, target, weight)
-    torch.testing.assert_close(loss, 0.5 * (student - target)[0, :, 0, 0].abs().sum() / student.numel())
-    gradient, none = torch.autograd.grad(loss, (student, target), allow_unused=True)
-    assert none is None
-    assert gradient.count_nonzero() == 3
-
-
-def test_recomposition_asks_that_what_is_missing_be_called_rain(batch):
-    truth = batch[0]
-    assert recomposition_loss(restoration(truth.clean, truth.rainy - truth.clean), truth.rainy) < 1e-7
-    assert recomposition_loss(restoration(truth.rainy), truth.rainy) == 0  # "remove nothing"
-    torch.testing.assert_close(
-        recomposition_loss(restoration(truth.clean), truth.rainy), (truth.rainy - truth.clean).mean()
-    )
-
-
-def test_total_variation_of_a_plane_is_its_slope_and_of_a_constant_zero():
-    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
-    torch.testing.assert_close(total_variation((2 * x - 3 * y)[None, None]), torch.tensor(5.0))
-    assert total_variation(torch.full((1, 3, 4, 4), 0.3)) == 0
-    assert total_variation(torch.rand(1, 3, 1, 1)) == 0
-
-
-def test_nll_is_the_full_density_and_pulls_towards_removing_nothing():
-    residual = torch.randn(50, dtype=torch.double, requires_grad=True)
-    weights, variances = torch.tensor([0.2, 0.5, 0.3]).double(), torch.tensor([0.01, 0.3, 2.0]).double()
-    reference = MixtureSameFamily(Categorical(weights), Normal(torch.zeros(3).double(), variances.sqrt()))
-    loss = mixture_nll(residual, weights, variances)
-    torch.testing.assert_close(loss, -reference.log_prob(residual).mean())
-    (gradient,) = torch.autograd.grad(loss, residual)
-    assert (gradient.sign() == residual.sign()).all()
-
-
-def test_kl_is_that_of_two_gaussians_and_grows_as_the_residuals_vanish():
-    variance, reference = torch.tensor([1e-8, 1e-4, 0.04, 0.09]), torch.tensor(0.04)
-    expected = kl_divergence(Normal(0, reference.sqrt()), Normal(torch.zeros(4), variance.sqrt()))
-    torch.testing.assert_close(gaussian_kl(variance, reference), expected)
-    assert expected[2] == 0
-    assert expected[0] > 1e3 * expected[1]
-
-
-def residuals(count: int, weights: tuple[float, ...], deviations: tuple[float, ...], seed: int) -> Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    chosen = torch.multinomial(torch.tensor(weights), count, replacement=True, generator=draw)
-    return torch.randn(count, generator=draw).double() * torch.tensor(deviations).double()[chosen]
-
-
-@pytest.mark.parametrize("components", [1, 2, 3, 5])
-def test_a_full_batch_em_step_never_lowers_the_likelihood(components):
-    data = residuals(3000, (0.7, 0.3), (0.02, 0.2), seed=components)
-    mixture = Mixture(components, momentum=0, floor=0).double()
-    losses = []
-    for _ in range(40):
-        losses.append(float(mixture.nll(data)))
-        mixture.update(mixture.statistics(data))
-    assert all(after <= before + 1e-9 for before, after in pairwise(losses))
-    assert losses[-1] < losses[0] - 0.01
-
-
-def test_online_em_recovers_a_known_mixture():
-    weights, deviations = (0.6, 0.3, 0.1), (0.01, 0.06, 0.3)
-    mixture = Mixture(3).double()
-    for step in range(400):
-        mixture.update(mixture.statistics(residuals(4000, weights, deviations, seed=step)))
-    order = mixture.variances.argsort()
-    torch.testing.assert_close(mixture.variances[order].sqrt(), torch.tensor(deviations).double(), rtol=0.05, atol=0)
-    torch.testing.assert_close(mixture.weights[order], torch.tensor(weights).double(), rtol=0, atol=0.03)
-
-
-def test_a_mixture_keeps_its_floor_and_passes_over_what_is_not_finite():
-    mixture = Mixture(2)
-    mixture.update(mixture.statistics(torch.zeros(100)))
-    assert (mixture.variances == mixture.floor).all()
-    before = copy.deepcopy(mixture.state_dict())
-    mixture.update(mixture.statistics(torch.full((10,), float("nan"))))
-    assert differing(before, mixture.state_dict()) == []
-    with pytest.raises(SstlError, match="components"):
-        Mixture(0)
 
 
 # Every method

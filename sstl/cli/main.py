@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 import sstl
@@ -63,6 +64,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 well, 1 some inputs failed, 2 wrong usage, 130/143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    shown: set[str] = set()
+
+    def show_once(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            print(f"sstl: warning: {_flat(message)}", file=sys.stderr)
+
+    warnings.showwarning = show_once
     try:
         args = parse(arguments)
         if args.command is None:
@@ -90,4 +99,8 @@ def _one_line(error: SstlError | OSError) -> str:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; check the path and the free space."
-    return " ".join(str(error).split())
+    return _flat(error)
+
+
+def _flat(message: object) -> str:
+    return " ".join(str(message).split())

@@ -72,7 +72,7 @@ def _summary_writer(output: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError("tensorboard: true needs TensorBoard; pip install 'sstl[track]'.") from None
-    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
 
 
 def picture_grid(network: Network, rainy: Tensor, device: torch.device) -> bytes:

@@ -51,7 +51,7 @@ def create_method(name: str, network: Network, **options: Any) -> Method:
     factory = METHODS[name]
     # As strict as a configuration file, where most options come from.
     schema = make_dataclass("Options", [(key, hint, None) for key, hint in option_types(factory).items()])
-    checked = from_tree(schema, to_tree(options), where=f"method '{name}'")
+    checked: Any = from_tree(schema, to_tree(options), where=f"method '{name}'")
     return factory(network, **{key: getattr(checked, key) for key in options})
 
 

@@ -12,8 +12,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the dtype to compute convolutions in.
 
-    ``auto`` chooses bfloat16 where the processor multiplies it natively (AVX512-BF16 or AMX on a CPU, Ampere or later on
-    a GPU) and float32 elsewhere: without the instructions oneDNN converts every operand and is slower than float32.
+    ``auto`` chooses bfloat16 where the processor multiplies it natively (AVX512-BF16 or AMX on a CPU, Ampere or later
+    on a GPU) and float32 elsewhere: without the instructions oneDNN converts every operand and is slower than float32.
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

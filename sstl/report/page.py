@@ -19,7 +19,7 @@ from sstl.report.pictures import Pixels, jpeg_data_uri, thumbnail
 _LONGEST = 900  # pixels; with JPEG a dozen photos, each with its layers, stay below some 6 MB
 _QUALITY = {"photo": 82, "layer": 70}  # a layer is looked at for where and how much, not for fine texture
 _HINT = "Drag across a picture, or focus it and use the arrow keys."
-_NUMERIC = re.compile(r"[-+−±<>≤≥~]?\s*[\d.]+.*|n/a|–|—|∞|")  # noqa: RUF001 - the signs that people write
+_NUMERIC = re.compile(r"[-+−±<>≤≥~]?\s*[\d.]+.*|n/a|–|—|∞|")
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,8 +182,9 @@ class Restorer:
             rainy = image[:, rows, columns].to(torch.float32)[None] / peak
             found = self._forward(rainy.expand(-1, 3, -1, -1))
             layers = [_layer(found, name) for name in names]
-            narrow = [layer.mean(1, keepdim=True) if channels == 1 else layer for layer in layers]
-            return torch.cat(narrow, dim=1)[0].to(image.device)
+            if channels == 1:
+                layers = [_grey(layer) for layer in layers]
+            return torch.cat(layers, dim=1)[0].to(image.device)
 
         side, overlap = self._tiling(height, width)
         for top, band in blended_bands(restore, height, width, side, overlap, self.network.stride):
@@ -210,6 +211,11 @@ def _layer(found: Restoration, name: Layer) -> Tensor:
     layer = {"background": found.background, "streak": found.streak, "mask": found.mask}[name]
     assert layer is not None
     return layer.to(torch.float32)
+
+
+def _grey(layer: Tensor) -> Tensor:
+    # In float64 the mean of three equal float32 values is that value.
+    return layer.mean(1, keepdim=True, dtype=torch.float64).to(torch.float32)
 
 
 def _check(image: Tensor) -> None:
