@@ -184,7 +184,7 @@ def test_the_earlier_stage_is_supervised_by_its_weight(batch):
     restored = network(batch[0].rainy)
     (first,) = restored.stages
     for weight in (0.0, 0.5, 2.0):
-        parts = create_method("supervised", network, early_stages=weight)(batch[0])
+        parts = create_method("supervised", network, early_stages=weight, balance=0.01)(batch[0])
         for term, loss in (("streak", streak_loss), ("mask", mask_loss)):
             torch.testing.assert_close(parts[term], loss(restored, batch[0]) + weight * loss(first, batch[0]))
         expected = background_loss(restored, batch[0], 0.01) + weight * background_loss(first, batch[0], 0.01)

@@ -172,9 +172,16 @@ def test_tensors(identity: Restorer) -> None:
 def test_arrays_of_any_memory_layout(identity: Restorer) -> None:
     frozen = COLOUR.copy()
     frozen.flags.writeable = False
-    for image in (frozen, COLOUR[::-1, ::2], COLOUR.transpose(1, 0, 2), COLOUR.astype(np.float64) / 255):
+    layouts = (
+        frozen,
+        COLOUR[::-1, ::2],
+        COLOUR.transpose(1, 0, 2),
+        COLOUR.astype(np.float64) / 255,
+        WIDE.astype(">u2"),
+    )
+    for image in layouts:
         restored = identity.restore(image)
-        assert restored.dtype == image.dtype
+        assert restored.dtype == image.dtype.newbyteorder("=")
         np.testing.assert_allclose(restored, image, atol=1e-6)
     layers = identity.layers(COLOUR)
     assert layers["mask"].shape == COLOUR.shape[:2]
@@ -339,11 +346,9 @@ def test_single_file_names(identity: Restorer, photos, tmp_path) -> None:
         ([photos], tmp_path / "x.png", "give a folder"),
         ([photos / "a.jpg", photos / "c.gif"], tmp_path / "x.png", "give a folder"),
         ([photos / "a.jpg"], tmp_path / "x.gif", r"cannot write '\.gif'"),
-        ([photos], photos / "a.jpg" / "..", "no"),
     ):
-        if message != "no":
-            with pytest.raises(SstlError, match=message):
-                plan(inputs, out)
+        with pytest.raises(SstlError, match=message):
+            plan(inputs, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(SstlError, match="is a file; give a folder"):
         plan([photos], tmp_path / "file")
@@ -386,20 +391,27 @@ def test_photos_keep_what_they_carry(identity: Restorer, tmp_path) -> None:
     assert read_photo(tmp_path / "out/a.streak.png").alpha is None
 
 
-def test_memory_stays_bounded(run_process: Callable[..., Outcome], tmp_path) -> None:
-    """The peak of a photo of 12 megapixels, torch included, in a process of its own."""
-    save_weights(tmp_path / "w.safetensors", create_network("joint", size="tiny"))
+def test_memory_is_that_of_a_few_copies_of_the_photo(run_process: Callable[..., Outcome], tmp_path) -> None:
+    """The peak for a file of 12 megapixels, torch included, with a network that needs none, in its own process."""
+    Image.new("RGB", (4288, 2848), (90, 120, 60)).save(tmp_path / "large.jpg")
     code = """
 import resource, sys
-import numpy as np, torch
-torch.set_num_threads(1)
-from sstl.restore import load
-restorer = load("w.safetensors")
-image = np.zeros((2848, 4288, 3), np.uint8)
-assert restorer.restore(image).shape == image.shape
+import torch
+from sstl.networks import Network
+from sstl.restore import Restorer, plan, restore_files
+from sstl.types import Restoration
+
+class Identity(Network):
+    stride = 8
+    def forward(self, rainy):
+        return Restoration(rainy, rainy)
+
+jobs, _ = plan(["large.jpg"], "out")
+(outcome,) = restore_files(Restorer(Identity()), jobs)
+assert outcome.written, outcome.error
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak / (2**20 if sys.platform == "linux" else 2**30))
 """
     outcome = run_process("-c", code)
     assert outcome.code == 0, outcome.err
-    assert float(outcome.out) < 1.6, f"{outcome.out} GB"
+    assert float(outcome.out) < 0.9, f"{outcome.out} GB"

@@ -172,8 +172,8 @@ class Restorer:
         """(C, H, W), C = 1 or 3 -> each layer (C, H, W), the mask (1, H, W), of the same dtype and device."""
         channels, height, width = image.shape
         _check(image)
-        if missing := [name for name in names if name == "mask" and name not in self.names]:
-            raise SstlError(f"network '{self.network.name}' gives no {missing[0]}; leave it out.")
+        if "mask" in names and "mask" not in self.names:
+            raise SstlError(f"network '{self.network.name}' gives no mask; leave it out.")
         peak = _PEAK.get(image.dtype, 1)
         depths = [1 if name == "mask" else channels for name in names]
         result = torch.empty(sum(depths), height, width, dtype=image.dtype, device=image.device)
@@ -233,8 +233,8 @@ def _check(image: Tensor) -> None:
 
 
 def _tensor(array: Array) -> Tensor:
-    # A copy, because torch takes neither read-only arrays nor negative strides.
-    return torch.from_numpy(np.array(array, order="C")).movedim(-1, 0)
+    # A copy, because torch takes no read-only arrays, negative strides or foreign byte orders.
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C")).movedim(-1, 0)
 
 
 def _array(layer: Tensor) -> Array:
