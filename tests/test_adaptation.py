@@ -79,10 +79,10 @@ def test_minutes_become_steps(photos, tmp_path, monkeypatch):
     assert "steps: 2\n" in (result.weights.parent / "config.yaml").read_text()
 
 
-def test_the_pace_gives_the_steps(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(adaptation, "train", lambda config: None)
+def test_the_pace_gives_the_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(adaptation, "train", lambda _: None)
     log = [{"step": i, "seconds": 10 + 0.5 * i} for i in range(1, 9)]  # half a second a step after a slow start
-    monkeypatch.setattr(adaptation, "read_log", lambda path: log)
+    monkeypatch.setattr(adaptation, "read_log", lambda _: log)
     config = TrainConfig(output=tmp_path, data=adaptation.DataConfig(paired=(adaptation._anchor("bundled", "mixed"),)))
     assert adaptation.steps_for(2, config) == 240
     with pytest.raises(ConfigError, match="positive"):
