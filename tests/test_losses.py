@@ -258,7 +258,7 @@ def test_consistency():
     half = torch.zeros(2, 1, 4, 4)
     half[0] = 1
     loss = consistency_loss(student, target, half)
-    assert float(loss) == pytest.approx(float((student[0] - target[0]).abs().mean() / 2))
+    assert loss.item() == pytest.approx((student[0] - target[0]).abs().mean().item() / 2)
     loss.backward()
     assert target.grad is None
     assert student.grad[0].all()

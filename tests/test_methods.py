@@ -42,7 +42,7 @@ def start(domain) -> Network:
     """A network trained on the source."""
     torch.manual_seed(0)
     network = Toy()
-    train(create_method("supervised", network), domain.source, domain.target, steps=250, lr=8e-3)
+    train(create_method("supervised", network), domain.source, domain.target, lr=1e-2)
     return network
 
 
@@ -219,9 +219,15 @@ def test_total_variation_alone_flattens(adapted, domain):
     assert contrast_kept(network, domain.clean) < 0.5
 
 
-def test_the_kl_holds_against_a_strong_likelihood(adapted, domain):
-    held, free = (removed(adapted("sirr", likelihood=0.1, kl=kl), domain.test) for kl in (1.0, 0.0))
-    assert held > free + 0.1
+def test_the_kl_keeps_the_energy_that_the_likelihood_takes(adapted, domain):
+    def energy(kl: float) -> float:
+        network = adapted("sirr", supervised=0.0, likelihood=0.02, kl=kl)
+        with torch.no_grad():
+            return (domain.test.rainy - network(domain.test.rainy).background).square().mean().item()
+
+    synthetic = (domain.source.rainy - domain.source.clean).square().mean().item()
+    assert energy(kl=0.0) < 0.02 * synthetic
+    assert energy(kl=1.0) > 0.2 * synthetic
 
 
 def test_the_mixture_moves_after_a_step_only(start, batch):
@@ -264,9 +270,9 @@ def test_the_exchanged_rain_is_what_teaches(adapted, domain):
     assert gain > without + 0.05
 
 
-def test_consistency_and_recomposition_alone_collapse(adapted, start, domain):
-    network = adapted("mean_teacher", supervised=0.0, exchange=0.0, consistency=1.0, recomposition=1.0)
-    assert removed(network, domain.test) < removed(start, domain.test) - 0.1
+def test_recomposition_alone_removes_nothing(adapted, domain):
+    network = adapted("mean_teacher", supervised=0.0, exchange=0.0, consistency=0.0, recomposition=1.0)
+    assert removed(network, domain.test) < 0.2
 
 
 def test_the_mean_teacher_takes_a_likelihood(start, domain):

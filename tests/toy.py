@@ -14,7 +14,7 @@ from sstl.types import PairedBatch, Restoration, UnpairedBatch
 SIDE = 32
 BATCH = 4
 # The source's rain is thin and falls straight down; the target's is denser, brighter and slanted.
-SOURCE = Recipe(angle=(-6, 6), length=(6, 14), density=(4, 10), brightness=(0.1, 0.25))
+SOURCE = Recipe(angle=(-8, 8), length=(6, 14), density=(10, 25), brightness=(0.15, 0.35))
 TARGET = Recipe(angle=(35, 55), length=(8, 20), density=(10, 18), width=(1, 2), brightness=(0.2, 0.4))
 
 

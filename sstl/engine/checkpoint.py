@@ -105,7 +105,7 @@ def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     crc = 0
     for key, t in sorted(tensors.items()):
         crc = zlib.crc32(f"{key} {t.dtype} {list(t.shape)}".encode(), crc)
-        crc = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), crc)
+        crc = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy().tobytes(), crc)
     scalars = json.dumps({k: v for k, v in metadata.items() if k != "checksum"}, sort_keys=True)
     return f"{zlib.crc32(scalars.encode(), crc):08x}"
 

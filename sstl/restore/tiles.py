@@ -59,12 +59,12 @@ def blended_bands(
 def _join(first: Tensor, second: Tensor, overlap: int, dim: int) -> Tensor:
     """Lay ``second`` after ``first`` so that they share ``overlap`` entries of ``dim``, with a soft transition there.
 
-    Each tile's outer quarter of the overlap is not used, because its network saw the tile's border and not the image.
-    lerp gives equal values back exactly.
+    Each tile's outer two fifths of the overlap are not used, because its network saw the tile's border and not the image
+    beyond; the transition takes the fifth in the middle. lerp gives equal values back exactly.
     """
     shared = first.size(dim) - overlap
     place = (torch.arange(overlap, device=first.device) + 0.5) / overlap
-    weight = ((place - 0.25) * 2).clamp(0, 1)
+    weight = ((place - 0.4) * 5).clamp(0, 1)
     weight = weight[:, None] if dim == 1 else weight
     middle = torch.lerp(first.narrow(dim, shared, overlap), second.narrow(dim, 0, overlap), weight)
     rest = second.narrow(dim, overlap, second.size(dim) - overlap)
