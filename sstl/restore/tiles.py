@@ -59,8 +59,8 @@ def blended_bands(
 def _join(first: Tensor, second: Tensor, overlap: int, dim: int) -> Tensor:
     """Lay ``second`` after ``first`` so that they share ``overlap`` entries of ``dim``, with a soft transition there.
 
-    Each tile's outer two fifths of the overlap are not used, because its network saw the tile's border and not the image
-    beyond; the transition takes the fifth in the middle. lerp gives equal values back exactly.
+    The outer two fifths of the overlap are not used of each tile, because its network saw the tile's border and not the
+    image beyond; the transition takes the fifth in the middle. lerp gives equal values back exactly.
     """
     shared = first.size(dim) - overlap
     place = (torch.arange(overlap, device=first.device) + 0.5) / overlap
