@@ -31,7 +31,7 @@ Clean photographs as input: {clean["mean"]:.1f} dB RGB against themselves ({clea
 One 481×321 image: {first["milliseconds_481x321"]:.0f} ms on {machine["processors"]} cores ({machine["precision"]}),
 trained for {first["weights"]["minutes"]:.0f} minutes there ([results](experiments/first-run/results.json)).
 
-Quickstart, mean gain in luma PSNR over seeds {seeds}: `mean_teacher` {gains["mean_teacher"]:+.2f} dB; the control, the same
+Quickstart, mean gain over seeds {seeds}: `mean_teacher` {gains["mean_teacher"]:+.2f} dB; the control, the same
 steps without the unlabelled photos, {gains["supervised"]:+.2f} dB
 ([results](experiments/quickstart/results.json))."""
 

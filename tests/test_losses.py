@@ -325,7 +325,7 @@ def test_balance_weighs_each_image_by_its_own_error(truth):
     error = torch.tensor([0.002, 0.2]).view(2, 1, 1, 1)
     background = with_gradient(truth.clean + error)
     loss = background_loss(Restoration(background, truth.streak), truth, balance=0.01)
-    assert float(loss) == pytest.approx((0.01 * math.log(1.2) + 0.01 * math.log(21)) / 2, rel=1e-3)
+    assert loss.item() == pytest.approx((0.01 * math.log(1.2) + 0.01 * math.log(21)) / 2, rel=1e-3)
     loss.backward()
     pull = background.grad.sum(dim=(1, 2, 3)) * 2
     torch.testing.assert_close(pull, torch.tensor([0.01 / 0.012, 0.01 / 0.21]), rtol=1e-3, atol=0)
