@@ -55,6 +55,18 @@ def list_networks(pattern: str = "*") -> list[str]:
     return NETWORKS.names(pattern)
 
 
+def undetected(rainy: Tensor, background: Tensor, stages: tuple[Restoration, ...] = ()) -> Restoration:
+    """Return the Restoration of a network that restores without detecting: its streak is O - B^, it has no map."""
+    return Restoration(background, rainy - background, None, stages)
+
+
+def check_counts(network: str, **counts: int) -> None:
+    """Raise SstlError, naming the argument, unless every count (widths, stages, blocks) is at least 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise SstlError(f"{network}: {name} is {value}; it must be at least 1.")
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until height and width are multiples of ``multiple``; works from 1x1 up."""
     height, width = image.shape[-2:]

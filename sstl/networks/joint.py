@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sstl.errors import SstlError
-from sstl.networks.base import NETWORKS, Network, pad_to_multiple
+from sstl.networks.base import NETWORKS, Network, check_counts, pad_to_multiple
+from sstl.networks.blocks import DilatedConv, ResidualBlock, conv, shrink
 from sstl.ops.dilation import check_rates
 from sstl.types import Restoration
 
@@ -34,42 +35,6 @@ SHAPES: dict[str, _Shape] = {
 }
 
 
-def conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-class DilatedConv(nn.Conv2d):
-    """A dilated 3x3 convolution that keeps the size and computes in float32 while training on a CPU.
-
-    oneDNN's bfloat16 gradient of dilated weights in channels_last is wrong there from 32x32 features on: a relative
-    error of one half, sometimes NaN (torch 2.13; ``tests/test_networks.py`` measures ours).
-    """
-
-    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=rate, dilation=rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        if not (self.training and x.device.type == "cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype))
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x)))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = conv(width, width), conv(width, width)
-        _shrink(self.second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        return x + self.second(F.relu(self.first(x)))  # type: ignore[no-any-return]
-
-
 class ContextBlock(nn.Module):
     """A contextualized dilated block: parallel paths of different dilation, summed with the identity.
 
@@ -83,19 +48,11 @@ class ContextBlock(nn.Module):
             nn.Sequential(conv(width, width // 2), nn.ReLU(), DilatedConv(width // 2, width, rate)) for rate in rates
         )
         for path in self.paths:
-            _shrink(path[2])  # type: ignore[index]
+            shrink(path[2])  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         return x + sum((path(x) for path in self.paths), start=torch.zeros_like(x))
-
-
-def _shrink(layer: nn.Conv2d) -> None:
-    # Residual branches start small, so that a deep stack without normalisation starts near the identity.
-    with torch.no_grad():
-        layer.weight.mul_(0.1)
-        if layer.bias is not None:
-            layer.bias.zero_()
 
 
 class Joint(Network):
@@ -118,8 +75,7 @@ class Joint(Network):
         super().__init__()
         if size not in SHAPES:
             raise SstlError(f"joint: size is '{size}'; it must be one of {', '.join(SHAPES)}.")
-        if stages < 1:
-            raise SstlError(f"joint: stages is {stages}; it must be at least 1.")
+        check_counts("joint", stages=stages)
         check_rates(rates)
         shape = SHAPES[size]
         self.stages = stages
@@ -184,7 +140,7 @@ def _blocks(width: int, count: int) -> nn.Sequential:
 
 def _head(inputs: int, width: int, outputs: int) -> nn.Sequential:
     last = conv(width, outputs)
-    _shrink(last)
+    shrink(last)
     return nn.Sequential(conv(inputs, width), nn.ReLU(), last)
 
 
