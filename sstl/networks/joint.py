@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from sstl.errors import SstlError
 from sstl.networks.base import NETWORKS, Network, check_counts, pad_to_multiple
 from sstl.networks.blocks import DilatedConv, ResidualBlock, conv, shrink
+from sstl.networks.context import YU_KOLTUN, ContextModule
 from sstl.ops.dilation import check_rates
 from sstl.types import Restoration
 
 Size = Literal["tiny", "small", "base"]
+Bottleneck = Literal["contextual", "context_basic", "context_large"]
+Head = Literal["duc", "bilinear"]
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,34 @@ class Joint(Network):
     """A U of dense convolutions from 1/2 to 1/8 of the resolution, with a dilated bottleneck and three heads.
 
     The heads follow JORDER's order: R from the features; S from the features and R; B from the features, R, S and the
-    subtraction O - S*R, whose error it corrects. Each predicts 2x2 pixels per feature cell (sub-pixel convolution, the
-    DUC of Wang et al., WACV 2018). With ``stages`` > 1 the same weights run again on (O, previous background), as in
-    JORDER-R's progressive removal; every stage's result is returned.
+    subtraction O - S*R, whose error it corrects. Features lie at 1/2 of the resolution. With ``stages`` > 1 the same
+    weights run again on (O, previous background), as in JORDER-R's progressive removal; every stage is returned.
 
     Args:
         size: ``tiny``, ``small`` or ``base``: about 0.3, 1.5 and 5 million parameters.
         stages: recurrences tau >= 1.
         rates: dilation rates of the bottleneck's parallel paths; must satisfy the HDC rule and leave no hole.
+        bottleneck: ``contextual`` blocks of parallel dilated paths, or a context module of Yu and Koltun.
+        head: from cells to pixels: ``duc`` predicts 2x2 pixels per cell (dense upsampling convolution, Wang et al.,
+            WACV 2018), ``bilinear`` one value per cell, interpolated.
+        detect: False leaves the map out (R = 1 everywhere), to see what it is good for.
     """
 
     stride = 8
 
-    def __init__(self, size: Size = "small", stages: int = 1, rates: Sequence[int] = (1, 2, 5)) -> None:
+    def __init__(
+        self,
+        size: Size = "small",
+        stages: int = 1,
+        rates: Sequence[int] = (1, 2, 5),
+        bottleneck: Bottleneck = "contextual",
+        head: Head = "duc",
+        detect: bool = True,
+    ) -> None:
         super().__init__()
-        if size not in SHAPES:
-            raise SstlError(f"joint: size is '{size}'; it must be one of {', '.join(SHAPES)}.")
+        _check_choice("size", size, get_args(Size))
+        _check_choice("bottleneck", bottleneck, get_args(Bottleneck))
+        _check_choice("head", head, get_args(Head))
         check_counts("joint", stages=stages)
         check_rates(rates)
         shape = SHAPES[size]
@@ -85,22 +100,19 @@ class Joint(Network):
         self.down_quarter = nn.Conv2d(half, quarter, 2, stride=2)
         self.encode_quarter = _blocks(quarter, shape.blocks[1])
         self.down_eighth = nn.Conv2d(quarter, eighth, 2, stride=2)
-        self.context = nn.Sequential(*(ContextBlock(eighth, rates) for _ in range(shape.contexts)))
+        self.context, reach = _bottleneck(bottleneck, eighth, rates, shape.contexts)
         self.up_quarter = nn.Sequential(nn.Conv2d(eighth, 4 * quarter, 1), nn.PixelShuffle(2))
         self.decode_quarter = _blocks(quarter, shape.blocks[1])
         self.up_half = nn.Sequential(nn.Conv2d(quarter, 4 * half, 1), nn.PixelShuffle(2))
         self.decode_half = _blocks(half, shape.blocks[0])
-        self.head_mask = _head(half, half, 4)
-        self.head_streak = _head(half + 4, half, 12)
-        self.head_background = _head(half + 4 + 12 + 12, half, 12)
-        self.receptive_radius = self._radius(shape, rates) * stages
-
-    @staticmethod
-    def _radius(shape: _Shape, rates: Sequence[int]) -> int:
-        at_half = 1 + 4 * shape.blocks[0] + 6  # stem, residual blocks both ways, three heads of two convolutions
-        at_quarter = 4 * shape.blocks[1]
-        at_eighth = shape.contexts * (1 + max(rates))
-        return 2 * at_half + 4 * at_quarter + 8 * at_eighth + 7  # 7: a cell of the coarsest grid spans 8 pixels
+        seen = half + (4 if detect else 0)
+        self.head_mask = _head(head, half, half, 4) if detect else None
+        self.head_streak = _head(head, seen, half, 12)
+        self.head_background = _head(head, seen + 12 + 12, half, 12)
+        heads = (3 if detect else 2) * (2 if head == "duc" else 3)  # two convolutions each; interpolation sees one cell
+        at_half = 1 + 4 * shape.blocks[0] + heads  # stem, residual blocks both ways, heads
+        # 7: a cell of the coarsest grid spans 8 pixels
+        self.receptive_radius = stages * (2 * at_half + 4 * 4 * shape.blocks[1] + 8 * reach + 7)
 
     def forward(self, rainy: Tensor) -> Restoration:
         """(B, 3, H, W) in [0, 1], any H, W >= 1 -> Restoration of the same size."""
@@ -117,13 +129,18 @@ class Joint(Network):
     def _stage(self, rainy: Tensor, background: Tensor) -> Restoration:
         given = rainy if self.stages == 1 else torch.cat([rainy, background], dim=1)
         features = self._features(F.pixel_unshuffle(given, 2))
-        logits = self.head_mask(features)  # (B, 4, H/2, W/2): R for each of the 2x2 pixels
-        mask = logits.sigmoid()
-        streak = F.softplus(self.head_streak(torch.cat([features, mask], dim=1)) - 3)  # rain only adds light: S >= 0
-        subtracted = F.pixel_unshuffle(rainy, 2) - streak * _repeat(mask)
-        correction = self.head_background(torch.cat([features, mask, streak, subtracted], dim=1))
+        seen, logits, share = features, None, torch.ones_like(features[:, :4])
+        if self.head_mask is not None:
+            logits = self.head_mask(features)  # (B, 4, H/2, W/2): R for each of the 2x2 pixels
+            share = logits.sigmoid()
+            seen = torch.cat([features, share], dim=1)
+        streak = F.softplus(self.head_streak(seen) - 3)  # rain only adds light: S >= 0
+        subtracted = F.pixel_unshuffle(rainy, 2) - streak * _repeat(share)
+        correction = self.head_background(torch.cat([seen, streak, subtracted], dim=1))
         return Restoration(
-            F.pixel_shuffle(subtracted + correction, 2), F.pixel_shuffle(streak, 2), F.pixel_shuffle(logits, 2)
+            F.pixel_shuffle(subtracted + correction, 2),
+            F.pixel_shuffle(streak, 2),
+            None if logits is None else F.pixel_shuffle(logits, 2),
         )
 
     def _features(self, x: Tensor) -> Tensor:
@@ -138,10 +155,30 @@ def _blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
-def _head(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    last = conv(width, outputs)
+def _bottleneck(kind: Bottleneck, width: int, rates: Sequence[int], contexts: int) -> tuple[nn.Sequential, int]:
+    """Return the layers at 1/8 of the resolution and how many cells they see to each side."""
+    if kind == "contextual":
+        return nn.Sequential(*(ContextBlock(width, rates) for _ in range(contexts))), contexts * (1 + max(rates))
+    return nn.Sequential(nn.ReLU(), ContextModule(width, large=kind == "context_large")), sum(YU_KOLTUN)
+
+
+def _head(kind: Head, inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """(B, inputs, h, w) -> (B, outputs, h, w), the outputs being 2x2 pixels of each cell."""
+    last = conv(width, outputs if kind == "duc" else outputs // 4)
     shrink(last)
-    return nn.Sequential(conv(inputs, width), nn.ReLU(), last)
+    return nn.Sequential(conv(inputs, width), nn.ReLU(), last, *([] if kind == "duc" else [_Interpolation()]))
+
+
+class _Interpolation(nn.Module):
+    """One value per cell -> 2x2 pixels per cell, bilinearly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), 2)
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise SstlError(f"joint: {name} is '{value}'; it must be one of {', '.join(choices)}.")
 
 
 def _repeat(mask: Tensor) -> Tensor:
@@ -150,13 +187,23 @@ def _repeat(mask: Tensor) -> Tensor:
 
 
 def _crop(result: Restoration, height: int, width: int, dtype: torch.dtype) -> Restoration:
-    assert result.mask_logits is not None
-    layers = (result.background, result.streak, result.mask_logits)
-    background, streak, logits = (layer[..., :height, :width].to(dtype) for layer in layers)
+    background, streak, logits = (
+        None if layer is None else layer[..., :height, :width].to(dtype)
+        for layer in (result.background, result.streak, result.mask_logits)
+    )
+    assert background is not None
+    assert streak is not None
     return Restoration(background, streak, logits)
 
 
 @NETWORKS.register("joint")
-def joint(size: Size = "small", stages: int = 1, rates: Sequence[int] = (1, 2, 5)) -> Joint:
+def joint(
+    size: Size = "small",
+    stages: int = 1,
+    rates: Sequence[int] = (1, 2, 5),
+    bottleneck: Bottleneck = "contextual",
+    head: Head = "duc",
+    detect: bool = True,
+) -> Joint:
     """Joint rain detection, streak estimation and background restoration (ours)."""
-    return Joint(size, stages, rates)
+    return Joint(size, stages, rates, bottleneck, head, detect)
