@@ -40,13 +40,21 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path.") from None
-    tree = _parse(text, str(path))
+    return from_tree(cls, with_overrides(_parse(text, str(path)), overrides), where=str(path))
+
+
+def with_overrides(tree: Any, overrides: Sequence[str]) -> Any:
+    """Return plain dicts and lists with the values of ``key=value`` or ``part.key=value`` strings, which are YAML.
+
+    Raises:
+        ConfigError: a string is not of that form, its value is not YAML, or the tree has no such part.
+    """
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"'{override}' is not of the form key=value.")
         tree = _replace(tree, key.split("."), _parse(value, f"'{override}'"), override)
-    return from_tree(cls, tree, where=str(path))
+    return tree
 
 
 class _Loader(yaml.SafeLoader):

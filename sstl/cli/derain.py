@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", metavar="N", type=_number, default=None, help="refuse larger photos (default: 300 million)"
     )
+    parser.add_argument(
+        "--deveil",
+        action="store_true",
+        help="derain, remove the veil of distant rain (dark channel prior), derain again; darkens clear photos",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results; else they are kept")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each photo")
     parser.epilog = "example: sstl derain holiday/ -o holiday-dry --layers background,mask"
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     jobs, outcomes = plan(args.inputs, args.out)
     if jobs:
-        restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile)
+        restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile, args.deveil)
         limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
         results = restore_files(restorer, jobs, args.layers, args.overwrite, limit)
         outcomes += tqdm(results, total=len(jobs), desc="derain", unit="photo", leave=False)

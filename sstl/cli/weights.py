@@ -1,4 +1,4 @@
-"""``sstl weights``: list the shipped weights, or show what a weights file is."""
+"""``sstl weights``: list the shipped weights, show what a weights file is, and bring state dicts in and out."""
 
 from __future__ import annotations
 
@@ -12,25 +12,74 @@ from sstl.errors import SstlError
 EXAMPLES = """\
   sstl weights
   sstl weights show joint-small
-  sstl weights show runs/mine/weights.safetensors --json mine.json"""
+  sstl weights import prenet_rain100h.pth --network prenet -o prenet.safetensors
+  sstl weights import mine.pth --network joint size=tiny -o mine.safetensors
+  sstl weights export joint-small -o joint-small.pth"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
-    parser.add_argument("name", metavar="NAME|PATH", nargs="?", help="shipped weights by name, or a file, to show")
+    actions = ("list", "show", "import", "export")
+    parser.add_argument("action", nargs="?", choices=actions, default="list", help="default: list")
+    parser.add_argument(
+        "name", metavar="NAME|PATH", nargs="?", help="shipped weights or a weights file; to import, a .pth, .pt or .npz"
+    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="options of the network to import into")
+    parser.add_argument("--network", metavar="NAME", help="the network to import into (see 'sstl networks')")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     add_json(parser, EXAMPLES)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, or show one."""
-    if (args.action == "show") != (args.name is not None):
-        raise SstlError("give 'weights show NAME|PATH', or 'weights list' alone (see 'sstl weights --help').")
-    write_json(args.json, _list() if args.action == "list" else _show(args.name))
+    """Do what the action says."""
+    _check(args)
+    actions = {"list": _list, "show": _show, "import": _import, "export": _export}
+    write_json(args.json, actions[args.action](args))
     return 0
 
 
-def _list() -> dict[str, Any]:
+def _check(args: argparse.Namespace) -> None:
+    writes = args.action in ("import", "export")
+    wrong = {
+        f"'weights {args.action}' needs a NAME or PATH": args.action != "list" and not args.name,
+        "'weights list' takes no name; did you mean 'weights show'?": args.action == "list" and args.name,
+        f"'weights {args.action}' needs -o FILE": writes and not args.out,
+        "'weights import' needs --network NAME": args.action == "import" and not args.network,
+        "-o FILE belongs to 'weights import' and 'export'": args.out and not writes,
+        "--network and key=value belong to 'weights import'": (args.network or args.overrides)
+        and args.action != "import",
+    }
+    for message, holds in wrong.items():
+        if holds:
+            raise SstlError(f"{message} (see 'sstl weights --help').")
+    if writes and args.out.exists() and not args.overwrite:
+        raise SstlError(f"{args.out} is there already; give --overwrite, or another name.")
+
+
+def _import(args: argparse.Namespace) -> dict[str, Any]:
+    from sstl.config import with_overrides
+    from sstl.networks import save_weights
+    from sstl.networks.released import import_weights
+
+    network = import_weights(args.name, args.network, with_overrides({}, args.overrides))
+    path = save_weights(args.out, network, {"imported from": Path(args.name).name})
+    print(f"wrote {path}: {_words({'network': network.name, **network.config})}")
+    print(f"next: sstl derain PHOTOS -o OUT --weights {path}")
+    return {"written": path, "network": network.name, "config": network.config}
+
+
+def _export(args: argparse.Namespace) -> dict[str, Any]:
+    from sstl.networks import load_weights
+    from sstl.networks.released import export_weights
+
+    network = load_weights(args.name).network
+    path = export_weights(args.out, network)
+    print(f"wrote {path}: the plain state dict of {_words({'network': network.name, **network.config})}")
+    return {"written": path, "network": network.name, "config": network.config}
+
+
+def _list(_: argparse.Namespace) -> dict[str, Any]:
     from sstl.networks.weights import DEFAULT, list_weights, read_info
 
     rows = [read_info(name) for name in list_weights()]
@@ -49,10 +98,10 @@ def _list() -> dict[str, Any]:
     return {"default": DEFAULT, "weights": rows}
 
 
-def _show(name: str) -> dict[str, Any]:
+def _show(args: argparse.Namespace) -> dict[str, Any]:
     from sstl.networks.weights import read_info
 
-    info = read_info(name)
+    info = read_info(args.name)
     card = Path(info["path"]).with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     print(f"{info['name']}: {info['path']}")

@@ -36,26 +36,29 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+    folder: Path, progress: Progress, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> Path:
-    """Write ``folder/step-XXXXXXXX.safetensors`` with modules, optimiser and random states; drop the oldest."""
+    """Write ``folder/step-XXXXXXXX.safetensors`` with modules, optimisers and random states; drop the oldest."""
     tensors = {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
-    groups = []
-    state = optimizer.state_dict()
-    for index, entries in state["state"].items():
-        for key, value in entries.items():
-            tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
-    for group in state["param_groups"]:
-        groups.append({k: v for k, v in group.items() if isinstance(v, int | float | bool | str | list | tuple)})
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, optimizer in optimizers.items():
+        state = optimizer.state_dict()
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
+        groups[name] = [
+            {k: v for k, v in group.items() if isinstance(v, int | float | bool | str | list | tuple)}
+            for group in state["param_groups"]
+        ]
     tensors["random/torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
-    name, keys, *rest = np.random.get_state(legacy=True)
+    generator, keys, *rest = np.random.get_state(legacy=True)
     tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     metadata = {
         "progress": json.dumps(vars(progress)),
         "groups": json.dumps(groups),
-        "random": json.dumps({"numpy": [name, *rest], "python": random.getstate()}),
+        "random": json.dumps({"numpy": [generator, *rest], "python": random.getstate()}),
     }
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
     data = serialize(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
@@ -70,7 +73,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", p.stem))
 
 
-def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Progress:
+def load_checkpoint(
+    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> Progress:
     """Restore everything that ``save_checkpoint`` wrote; WeightsError if the file is damaged or of another run."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -82,22 +87,26 @@ def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: torch.
         progress = Progress(**json.loads(metadata["progress"]))
         for name, module in modules.items():
             module.load_state_dict(_part(tensors, name))
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(tensors, "optimizer").items():
-            index, entry = key.split("/", 1)
-            state.setdefault(int(index), {})[entry] = value
-        groups = [
-            {**current, **saved}
-            for current, saved in zip(
-                optimizer.state_dict()["param_groups"], json.loads(metadata["groups"]), strict=True
-            )
-        ]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        groups = json.loads(metadata["groups"])
+        for name, optimizer in optimizers.items():
+            _restore_optimizer(optimizer, _part(tensors, f"optimizer/{name}"), groups[name])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: not a checkpoint of this run, or a damaged one ({reason}).") from None
     _restore_random(tensors, json.loads(metadata["random"]))
     return progress
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, entry = key.split("/", 1)
+        state.setdefault(int(index), {})[entry] = value
+    current = optimizer.state_dict()["param_groups"]
+    merged = [{**now, **saved} for now, saved in zip(current, groups, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": merged})
 
 
 def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

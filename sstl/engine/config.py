@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sstl.data import SourceConfig
 from sstl.data.stream import PairedPart
@@ -51,11 +51,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimiser of timm by name, its learning rate, and a cosine schedule with linear warm-up.
+    """An optimiser of timm by name, its learning rate, and its schedule with linear warm-up.
 
     Attributes:
+        momentum: of SGD; timm calls SGD with plain momentum ``momentum``, with Nesterov's ``sgd``.
+        betas: of Adam and its kin; None are the optimiser's own.
         clip_norm: gradients are scaled down to this global norm; None leaves them.
-        final: the last learning rate as a share of ``lr``.
+        schedule: ``cosine`` falls to ``final`` at the last step; ``steps`` multiplies by ``decay`` at each of the
+            ``milestones``, or ``every`` so many steps; with neither the rate is constant.
+        final: the last learning rate of ``cosine`` as a share of ``lr``.
     """
 
     name: str = "adamw"
@@ -64,6 +68,21 @@ class OptimizerConfig:
     warmup_steps: int = 0
     final: float = 0.01
     clip_norm: float | None = 1.0
+    momentum: float = 0.9
+    betas: tuple[float, float] | None = None
+    schedule: Literal["cosine", "steps"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    every: int = 0
+    decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself (ValueError)."""
+        if self.schedule == "cosine" and (self.milestones or self.every):
+            raise ValueError("'milestones' and 'every' belong to schedule: steps.")
+        if self.milestones and self.every:
+            raise ValueError("'milestones' and 'every' exclude each other; give one of them.")
+        if self.every < 0 or list(self.milestones) != sorted(self.milestones):
+            raise ValueError("'every' must not be negative, and 'milestones' must rise.")
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,8 @@ class TrainConfig:
 
     Attributes:
         output: the run's folder.
+        optimizer: of the network; ``optimizers`` are those of a method's other parameters, by the name that the method
+            gives them (a discriminator's, say); one that is not named there is optimised as the network is.
         steps: optimiser steps.
         batch_size: labelled (and again unlabelled) crops per optimiser step, over all processes and accumulations.
         accumulation: parts in which a batch is computed, to save memory.
@@ -106,6 +127,7 @@ class TrainConfig:
     network: NetworkConfig = NetworkConfig()
     method: MethodConfig = MethodConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
     validation: ValidationConfig | None = None
     steps: int = 1000
     batch_size: int = 16

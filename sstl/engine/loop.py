@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sstl.engine.checkpoint import Progress
 from sstl.engine.config import TrainConfig
+from sstl.engine.optimizers import Group
 from sstl.errors import DivergenceError
 from sstl.methods import Method
 from sstl.types import PairedBatch, UnpairedBatch
@@ -23,8 +24,7 @@ def run_loop(
     config: TrainConfig,
     accelerator: Accelerator,
     method: Any,
-    optimizer: Any,
-    scheduler: Any,
+    groups: Collection[Group],
     average: Any,
     paired: Iterator[PairedBatch],
     unpaired: Iterator[UnpairedBatch] | None,
@@ -35,19 +35,20 @@ def run_loop(
 
     Args:
         config: the run.
-        accelerator: prepared ``method`` and ``optimizer``; sums gradients over processes and accumulations.
-        method, optimizer, scheduler, average: the module with both branches, its optimiser, the learning rate's
-            schedule and the averaged weights (None: no averaging).
+        accelerator: prepared ``method`` and the optimisers; sums gradients over processes and accumulations.
+        method, groups, average: the module with both branches, its parameters with their optimisers, and the averaged
+            weights (None: no averaging).
         paired, unpaired: endless batches, one per accumulation.
         progress: where the run stands; updated in place.
         after_step: told the step's numbers (log, checkpoint, pictures); False asks to stop.
     """
     bare: Method = accelerator.unwrap_model(method)
-    parameters = [p for p in bare.parameters() if p.requires_grad]
     method.train()
     while progress.step < config.steps:
         started = time.perf_counter()
-        scheduler.step_update(progress.step)  # a function of the step alone, so nothing of it needs saving
+        for group in groups:
+            group.scheduler.step_update(progress.step)
+        before = [buffer.clone() for buffer in bare.buffers()]
         numbers: dict[str, Tensor] = {}
         for _ in range(config.accumulation):
             with accelerator.accumulate(method):
@@ -56,15 +57,19 @@ def run_loop(
                 accelerator.backward(parts["loss"])
                 for name, value in parts.items():
                     numbers[name] = numbers.get(name, 0) + value.detach() / config.accumulation
-        norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm or float("inf"))
+        norm = torch.stack([group.clip(accelerator) for group in groups])
         loss = accelerator.reduce(numbers["loss"], "mean")  # so that all processes decide alike
-        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
-            optimizer.step()
+        if bool(torch.isfinite(norm).all()) and bool(torch.isfinite(loss)):
+            for group in groups:
+                group.prepared.step()
             progress.skipped_in_a_row = 0
         else:
+            for buffer, value in zip(bare.buffers(), before, strict=True):
+                buffer.copy_(value)  # batch normalisation has taken the bad batch into its statistics
             progress.skipped += 1
             progress.skipped_in_a_row += 1
-        optimizer.zero_grad()
+        for group in groups:
+            group.prepared.zero_grad()
         progress.step += 1
         if progress.skipped_in_a_row == 0:
             bare.after_step(progress.step)
@@ -76,5 +81,6 @@ def run_loop(
                 f"checkpoint is kept in {config.output}. Lower optimizer.lr and run again."
             )
         progress.seconds += time.perf_counter() - started
-        if not after_step({"lr": optimizer.param_groups[0]["lr"], **{k: float(v) for k, v in numbers.items()}}):
+        lr = next(iter(groups)).optimizer.param_groups[0]["lr"]
+        if not after_step({"lr": lr, **{k: float(v) for k, v in numbers.items()}}):
             return

@@ -25,6 +25,7 @@ from sstl.data.stream import GlobalBatches, PairedStream, UnpairedStream, endles
 from sstl.engine.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
 from sstl.engine.config import NetworkConfig, TrainConfig
 from sstl.engine.loop import run_loop
+from sstl.engine.optimizers import create_groups
 from sstl.engine.records import RunLog, picture_grid
 from sstl.engine.validation import Validation
 from sstl.errors import ConfigError, SstlError, WeightsError
@@ -74,12 +75,13 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     method = create_method(config.method.name, network, **config.method.options)
     if method.needs_unpaired and not config.data.unpaired:
         raise ConfigError(f"method '{config.method.name}' learns from unlabelled photos; give data.unpaired.")
-    optimizer, scheduler = _optimizer(config, method)
+    groups = create_groups(config, method, accelerator)
+    optimizers = {name: group.optimizer for name, group in groups.items()}
     average = _average(config, network)
     progress = Progress()
     modules: dict[str, nn.Module] = {"method": method} | ({"average": average} if average is not None else {})
     if resume:
-        progress = _resume(existing, modules, optimizer, config)
+        progress = _resume(existing, modules, optimizers, config)
     # Nothing is written or removed before all data have been found.
     paired, unpaired = _streams(config, accelerator, method, progress.step)
     validation = Validation(config, accelerator.device) if config.validation else None
@@ -87,12 +89,12 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     if accelerator.is_main_process:
         _clean(config.output, existing if overwrite and not resume else [])
         write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
-    prepared, prepared_optimizer = accelerator.prepare(method, optimizer)
+    prepared = accelerator.prepare_model(method)
     kept: Network = average.module if average is not None else network
-    session = _Session(config, accelerator, progress, modules, optimizer, log, kept, validation)
+    session = _Session(config, accelerator, progress, modules, optimizers, log, kept, validation)
     with session, _stop_on_signals() as stop:
         run_loop(
-            config, accelerator, prepared, prepared_optimizer, scheduler, average, paired, unpaired, progress,
+            config, accelerator, prepared, groups.values(), average, paired, unpaired, progress,
             lambda numbers: session.after_step(numbers) and not stop,
         )  # fmt: skip
         if stop and progress.step < config.steps:
@@ -112,13 +114,13 @@ class _Session:
         accelerator: Accelerator,
         progress: Progress,
         modules: dict[str, nn.Module],
-        optimizer: torch.optim.Optimizer,
+        optimizers: dict[str, torch.optim.Optimizer],
         log: RunLog,
         kept: Network,
         validation: Validation | None,
     ) -> None:
         self.config, self.accelerator, self.progress = config, accelerator, progress
-        self.modules, self.optimizer, self.log, self.kept = modules, optimizer, log, kept
+        self.modules, self.optimizers, self.log, self.kept = modules, optimizers, log, kept
         self.validation = validation
         self.main = accelerator.is_main_process
         self.bar = tqdm(
@@ -176,7 +178,7 @@ class _Session:
     def save(self) -> None:
         """Write a checkpoint now."""
         if self.main:
-            save_checkpoint(self.config.output / "checkpoints", self.progress, self.modules, self.optimizer)
+            save_checkpoint(self.config.output / "checkpoints", self.progress, self.modules, self.optimizers)
 
     def finish(self) -> Path:
         """Write the last checkpoint and the final weights."""
@@ -213,26 +215,6 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     )
 
 
-def _optimizer(config: TrainConfig, method: Method) -> tuple[torch.optim.Optimizer, Any]:
-    optim, scheduler = (import_torchvision_user(f"timm.{name}") for name in ("optim", "scheduler"))
-    settings = config.optimizer
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    try:
-        optimizer = optim.create_optimizer_v2(
-            parameters, opt=settings.name, lr=settings.lr, weight_decay=settings.weight_decay
-        )
-    except (ValueError, AssertionError) as error:
-        raise ConfigError(f"optimizer.name is '{settings.name}': {error}; for example adamw.") from None
-    return optimizer, scheduler.CosineLRScheduler(
-        optimizer,
-        t_initial=config.steps,
-        lr_min=settings.lr * settings.final,
-        warmup_t=settings.warmup_steps,
-        warmup_lr_init=settings.lr / 100,
-        t_in_epochs=False,
-    )
-
-
 def _average(config: TrainConfig, network: Network) -> Any:
     if not config.ema_decay:
         return None
@@ -242,14 +224,17 @@ def _average(config: TrainConfig, network: Network) -> Any:
 
 
 def _resume(
-    existing: list[Path], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, config: TrainConfig
+    existing: list[Path],
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    config: TrainConfig,
 ) -> Progress:
     """Load the newest checkpoint that can be read; a damaged one is named and passed over."""
     if not existing:
         raise ConfigError(f"{config.output} holds no checkpoint to resume from; run without --resume.")
     for path in reversed(existing):
         try:
-            return load_checkpoint(path, modules, optimizer)
+            return load_checkpoint(path, modules, optimizers)
         except WeightsError as error:
             tqdm.write(f"sstl: warning: {error}", file=sys.stderr)
     raise WeightsError(f"{existing[-1].parent}: none of its checkpoints can be read; begin anew with another output.")

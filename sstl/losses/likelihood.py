@@ -31,7 +31,7 @@ def mixture_nll(residual: Tensor, weights: Tensor, variances: Tensor) -> Tensor:
     Cheapest solution alone: residual 0 everywhere ("remove nothing"), as for *every* zero-mean density; the supervised
     term and ``gaussian_kl`` forbid it.
     """
-    return -_log_joint(residual, weights, variances).logsumexp(dim=-1).mean()
+    return -log_joint(residual.reshape(-1, 1).square(), weights, variances).logsumexp(dim=-1).mean()
 
 
 def gaussian_kl(variance: Tensor, reference: Tensor) -> Tensor:
@@ -43,9 +43,8 @@ def gaussian_kl(variance: Tensor, reference: Tensor) -> Tensor:
     return 0.5 * (ratio - 1 - ratio.log())
 
 
-def _log_joint(residual: Tensor, weights: Tensor, variances: Tensor) -> Tensor:
-    """Log pi_k + log N(r; 0, v_k), shape (N, K)."""
-    squares = residual.reshape(-1, 1).square()
+def log_joint(squares: Tensor, weights: Tensor, variances: Tensor) -> Tensor:
+    """Log pi_k + log N(r; 0, v_k) of squared residuals r^2, (N, 1) -> (N, K)."""
     return weights.log() - 0.5 * (LOG_2PI + variances.log() + squares / variances)
 
 
@@ -88,9 +87,9 @@ class Mixture(nn.Module):
 
         Responsibilities are detached: only the squares carry a gradient, which is what makes ``kl`` a moment anchor.
         """
-        flat = residual.reshape(-1)
-        share = _log_joint(flat.detach(), self.weights, self.variances).softmax(dim=-1)
-        return Statistics(share.mean(dim=0), (share * flat.square()[:, None]).mean(dim=0))
+        squares = residual.reshape(-1, 1).square()
+        share = log_joint(squares.detach(), self.weights, self.variances).softmax(dim=-1)
+        return Statistics(share.mean(dim=0), (share * squares).mean(dim=0))
 
     def blended(self, batch: Statistics) -> Statistics:
         """Running statistics (detached) blended with a batch's; the first update takes the batch alone."""

@@ -5,27 +5,31 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from sstl.losses.distance import Distance, distance
 from sstl.types import PairedBatch, Restoration
 
 
-def background_loss(restored: Restoration, truth: PairedBatch, balance: float | None = None) -> Tensor:
-    """Mean |B^ - B|: L1, which trains to a higher PSNR than MSE at short budgets and keeps edges.
+def background_loss(
+    restored: Restoration, truth: PairedBatch, balance: float | None = None, kind: Distance = "l1"
+) -> Tensor:
+    """Distance of B^ and B; L1 trains to a higher PSNR than MSE at short budgets and keeps edges.
 
     With ``balance`` c each image's error d counts as c log(1 + d / c): its gradient is weighted by c / (c + d), so that
     images of light rain, whose errors are small, are not drowned by a downpour in the same batch.
 
     Minimised only by the true background; it is the term that every other one leans on.
     """
-    errors = (restored.background - truth.clean).abs().mean(dim=(1, 2, 3))
+    errors = distance(restored.background, truth.clean, kind)
     return (errors if balance is None else balance * (errors / balance).log1p()).mean()
 
 
-def streak_loss(restored: Restoration, truth: PairedBatch) -> Tensor:
-    """Mean |S^ * R^ - S~|: the rain that the network says it removes is the rain of the pair.
+def streak_loss(restored: Restoration, truth: PairedBatch, kind: Distance = "l1", intensity: bool = False) -> Tensor:
+    """Distance of S^ * R^ and S~: the rain that the network says it removes is the rain of the pair.
 
-    Cheapest solution alone: the true layer without restoring anything; ``background_loss`` forbids that.
+    With ``intensity`` S^ alone is compared, as JORDER does. Cheapest solution alone: the true layer without restoring
+    anything; ``background_loss`` forbids that.
     """
-    return F.l1_loss(restored.removed, truth.streak)
+    return distance(restored.streak if intensity else restored.removed, truth.streak, kind).mean()
 
 
 def mask_loss(restored: Restoration, truth: PairedBatch) -> Tensor:

@@ -1,7 +1,10 @@
 """Training methods: one file per method."""
 
+from sstl.methods import adversarial as adversarial
+from sstl.methods import jorder_e as jorder_e
 from sstl.methods import mean_teacher as mean_teacher
 from sstl.methods import sirr as sirr
+from sstl.methods import sirr_released as sirr_released
 from sstl.methods import supervised as supervised
 from sstl.methods.base import METHODS, Method, create_method, list_methods
 

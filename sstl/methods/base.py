@@ -35,6 +35,10 @@ class Method(nn.Module):
         """Return ``{"loss": total, part: value, ...}``; ``loss`` carries the gradient, the parts are for the log."""
         raise NotImplementedError
 
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trained parameters in groups, each of which gets an optimiser of its own; by default one."""
+        return {"network": [p for p in self.parameters() if p.requires_grad]}
+
     def after_step(self, step: int) -> None:
         """Update the method's own state after optimiser step number ``step`` (from 1); by default nothing."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sstl.losses import background_loss, mask_loss, streak_loss
+from sstl.losses import Distance, background_loss, edge_loss, mask_loss, streak_loss
 from sstl.methods.base import METHODS, Method, every_stage
 from sstl.networks import Network
 from sstl.types import PairedBatch, UnpairedBatch
@@ -20,6 +20,10 @@ class Supervised(Method):
         mask: weight of the map's cross-entropy, about a hundred times an L1 at convergence; hence 0.01.
         early_stages: weight of the earlier stages' losses of a recurrent network, relative to the last's.
         balance: see ``background_loss``; None weights all pixels alike. 0.01 is the error of light rain.
+        distance: of backgrounds and streaks, see ``sstl.losses.distance``; streaks are compared by L1 beside ``ssim``,
+            which says nothing of sparse layers.
+        edge: weight of ``edge_loss``; MSPFN has 0.05 beside ``charbonnier``.
+        intensity: compare S^ instead of S^ * R^ with the streak layer, as JORDER does.
     """
 
     def __init__(
@@ -29,8 +33,12 @@ class Supervised(Method):
         mask: float = 0.01,
         early_stages: float = 0.5,
         balance: float | None = 0.01,
+        distance: Distance = "l1",
+        edge: float = 0.0,
+        intensity: bool = False,
     ) -> None:
         super().__init__(network)
+        self.distance, self.edge, self.intensity = distance, edge, intensity
         self.streak, self.mask, self.early_stages, self.balance = streak, mask, early_stages, balance
 
     def supervised(self, paired: PairedBatch) -> dict[str, Tensor]:
@@ -40,13 +48,19 @@ class Supervised(Method):
         for restored in stages:
             weight = 1.0 if restored is stages[-1] else self.early_stages
             terms = {
-                "background": background_loss(restored, paired, self.balance),
-                "streak": streak_loss(restored, paired),
+                "background": background_loss(restored, paired, self.balance, self.distance),
+                "streak": streak_loss(restored, paired, self._streak_distance, self.intensity),
                 "mask": mask_loss(restored, paired),
             }
+            if self.edge:
+                terms["edge"] = edge_loss(restored.background, paired.clean)
             parts = {name: parts.get(name, 0) + weight * term for name, term in terms.items()}
         loss = parts["background"] + self.streak * parts["streak"] + self.mask * parts["mask"]
-        return {"loss": loss, **parts}
+        return {"loss": loss + self.edge * parts["edge"] if self.edge else loss, **parts}
+
+    @property
+    def _streak_distance(self) -> Distance:
+        return "l1" if self.distance == "ssim" else self.distance
 
     def forward(
         self,

@@ -36,12 +36,13 @@ class NormalisedConv(nn.Module):
     def forward(self, x: Tensor, branch: int) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
         x, norm = F.conv2d(x, self.kernel, self.biases[branch], padding=1), self.norms[branch]
+        assert isinstance(norm, nn.BatchNorm2d)
         if self.statistics == "running":
             return norm(x)  # type: ignore[no-any-return]
         # By hand, because torch refuses the statistics of a single pixel.
         variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
         x = (x - mean) * (variance + norm.eps).rsqrt()
-        return x * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)  # type: ignore[no-any-return]
+        return x * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
 
 
 class DetailNetwork(Network):
@@ -64,7 +65,7 @@ class DetailNetwork(Network):
         if statistics not in ("running", "batch"):
             raise SstlError(f"ddn: statistics is '{statistics}'; it must be running or batch.")
         widths = [3] + [width] * (1 + 2 * blocks) + [3]
-        self.branch = branch
+        self.branches, self.branch = branches, branch
         self.layers = nn.ModuleList(
             NormalisedConv(inputs, outputs, statistics, branches) for inputs, outputs in pairwise(widths)
         )

@@ -29,6 +29,10 @@ class Deveil(Network):
         self.stride = network.stride
         self.airlight: Tensor | None = None
 
+    def airlight_of(self, rainy: Tensor) -> Tensor:
+        """The airlight of whole images, (B, 3, H, W) -> (B, 3, 1, 1), estimated after a first pass."""
+        return estimate_airlight(self.network(rainy).background.clamp(0, 1))
+
     def forward(self, rainy: Tensor) -> Restoration:
         """(B, 3, H, W) in [0, 1] -> Restoration with the first pass as its stage."""
         first: Restoration = self.network(rainy)

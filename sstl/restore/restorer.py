@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -17,6 +18,7 @@ from sstl.data.decoding import Array, decode
 from sstl.data.images import Photo, read_photo, to_pil
 from sstl.errors import SstlError
 from sstl.networks import Network, load_weights
+from sstl.networks.deveil import Deveil
 from sstl.networks.weights import DEFAULT
 from sstl.ops.precision import Precision, resolve_precision
 from sstl.restore.tiles import blended_bands
@@ -42,6 +44,7 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
     tile: int | Literal["auto"] = "auto",
+    deveil: bool = False,
 ) -> Restorer:
     """Load weights to restore images with.
 
@@ -50,13 +53,18 @@ def load(
         device: ``auto`` (cuda if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         precision: see ``sstl.ops.precision``.
         tile: see ``Restorer``.
+        deveil: derain, remove the veil of distant rain by the dark channel prior, and derain again.
 
     Raises:
         WeightsError: the weights cannot be used.
         SstlError: there is no such device, or the tile is too small.
     """
     place = _device(device)
-    return Restorer(load_weights(name_or_path).network, place, resolve_precision(precision, place), tile)
+    network = load_weights(name_or_path).network
+    if deveil and not isinstance(network, Deveil):
+        inner, network = network, Deveil(network)
+        network.name, network.config = f"{inner.name} --deveil", inner.config
+    return Restorer(network, place, resolve_precision(precision, place), tile)
 
 
 def _device(name: str) -> torch.device:
@@ -189,16 +197,29 @@ class Restorer:
             return torch.cat(layers, dim=1)[0].to(image.device)
 
         side, overlap = self._tiling(height, width)
+        if isinstance(self.network, Deveil):  # one airlight for all tiles
+            tiled = max(height, width) > side
+            self.network.airlight = self._airlight(image, peak) if tiled else None
         for top, band in blended_bands(restore, height, width, side, overlap, self.network.stride):
             values = band.clamp(0, 1) * peak
             result[:, top : top + band.size(1)] = values.round() if peak > 1 else values
         return dict(zip(names, torch.split(result, depths), strict=True))
 
     def _forward(self, rainy: Tensor) -> Restoration:
+        return self._compute(self.network, rainy)  # type: ignore[no-any-return]
+
+    def _airlight(self, image: Tensor, peak: int) -> Tensor:
+        """The airlight of a large image (C, H, W), from a copy that is small enough to be restored as a whole."""
+        assert isinstance(self.network, Deveil)
+        step = math.ceil(math.sqrt(image[0].numel() / _WHOLE))
+        small = image[:, ::step, ::step].to(torch.float32)[None] / peak
+        return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1))  # type: ignore[no-any-return]
+
+    def _compute(self, function: Callable[[Tensor], Any], rainy: Tensor) -> Any:
         rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)
         fast = self.dtype == torch.bfloat16
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast):
-            return self.network(rainy)  # type: ignore[no-any-return]
+            return function(rainy)
 
     def _tiling(self, height: int, width: int) -> tuple[int, int]:
         """Return the side of the tiles and their overlap, multiples of the network's stride."""
