@@ -251,6 +251,78 @@ def test_without_warm_up_the_first_rate_is_the_whole(config):
     assert losses(settings.output)[1]["lr"] == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ({"milestones": (2, 4), "decay": 0.1}, [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ({"every": 2, "decay": 0.5}, [1, 1, 0.5, 0.5, 0.25, 0.25]),
+        ({}, [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_stepped_schedules(config, schedule, factors):
+    settings = config(steps=6, optimizer=OptimizerConfig(lr=0.01, schedule="steps", **schedule))
+    train(settings)
+    rates = [line["lr"] for line in losses(settings.output).values()]
+    assert rates == pytest.approx([0.01 * factor for factor in factors])
+
+
+# The discriminator's parameters move at a rate of their own, the network's not at all.
+PLAYERS = {
+    "method": MethodConfig("adversarial", {"width": 4}),
+    "optimizer": OptimizerConfig("momentum", lr=0.0, clip_norm=None),
+    "optimizers": {"discriminator": OptimizerConfig("adam", lr=1e-3, betas=(0.5, 0.999), schedule="steps")},
+    "ema_decay": 0.0,
+}
+
+
+def test_each_group_has_an_optimiser_of_its_own(config):
+    settings = config(steps=2, **PLAYERS)
+    train(settings)
+    fresh, trained = (state_of(config(name, steps=steps, **PLAYERS)) for name, steps in (("one", 1), ("three", 3)))
+    moved = {key.split("/")[1].split(".")[0] for key in fresh if not torch.equal(fresh[key], trained[key])}
+    assert moved == {"discriminator"}
+
+
+def state_of(settings: TrainConfig) -> dict[str, Tensor]:
+    """Train, and return the method's trained parameters from the last checkpoint."""
+    train(settings)
+    (path,) = sorted((settings.output / "checkpoints").glob("*.safetensors"))[-1:]
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith("method/")]  # noqa: SIM118 (not a dict)
+        return {name: file.get_tensor(name) for name in names if "running" not in name and "num_batches" not in name}
+
+
+def test_a_resumed_run_of_two_players_is_the_uninterrupted_one(config):
+    players = {**PLAYERS, "optimizer": OptimizerConfig(lr=1e-3, schedule="steps")}
+    whole = state_of(config("whole", steps=4, **players))
+    half = config("half", steps=4, **players)
+    train(replace(half, steps=2))
+    train(half, resume=True)
+    (path,) = sorted((half.output / "checkpoints").glob("*.safetensors"))[-1:]
+    with safe_open(path, framework="pt") as file:
+        assert all(torch.equal(whole[name], file.get_tensor(name)) for name in whole)
+
+
+def test_an_optimiser_of_no_group_is_refused(config):
+    settings = config(optimizers={"discriminater": OptimizerConfig()})
+    with pytest.raises(ConfigError, match="method 'supervised' has no parameters 'discriminater'"):
+        train(settings)
+
+
+def test_a_dropped_step_leaves_no_trace_in_batch_statistics(config, monkeypatch):
+    def spoil(self: Supervised, paired: object, _: object = None) -> dict[str, Tensor]:
+        parts = self.supervised(paired)
+        return {**parts, "loss": parts["loss"] * math.nan}
+
+    monkeypatch.setattr(Supervised, "forward", spoil)
+    settings = config(steps=3, network=NetworkConfig("ddn", {"width": 4, "blocks": 1}), ema_decay=0.0)
+    train(settings)
+    network = load_weights(settings.output / "weights.safetensors").network
+    statistics = [value for name, value in network.state_dict().items() if "running_mean" in name]
+    assert statistics
+    assert all(torch.equal(value, torch.zeros_like(value)) for value in statistics)
+
+
 def test_tensorboard_events_by_extra(config):
     settings = config(steps=2, tensorboard=True, validation=VALIDATION)
     train(settings)

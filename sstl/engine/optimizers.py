@@ -82,6 +82,6 @@ def _schedule(settings: OptimizerConfig, steps: int, optimizer: torch.optim.Opti
         return scheduler.CosineLRScheduler(optimizer, t_initial=steps, lr_min=settings.lr * settings.final, **shared)
     if settings.every:
         return scheduler.StepLRScheduler(optimizer, decay_t=settings.every, decay_rate=settings.decay, **shared)
-    return scheduler.MultiStepLRScheduler(
-        optimizer, decay_t=list(settings.milestones), decay_rate=settings.decay, **shared
-    )
+    # timm counts a milestone as reached one step early.
+    milestones = [milestone + 1 for milestone in settings.milestones]
+    return scheduler.MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=settings.decay, **shared)
