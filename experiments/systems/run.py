@@ -43,6 +43,11 @@ class Row:
     network: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """The stem of the row's results file."""
+        return self.name.replace(", ", "-").replace(" ", "_")
+
 
 # _r twins and parity variants have no row of their own.
 TABLE = (
@@ -158,7 +163,7 @@ def measure(row: Row) -> dict[str, Any]:
 def main(names: list[str]) -> None:
     """Measure the rows named, or all, that have no file of the same fingerprint."""
     for row in TABLE:
-        path = ROWS / f"{row.name.replace(', ', '-').replace(' ', '_')}.json"
+        path = ROWS / f"{row.file}.json"
         if names and row.name not in names:
             continue
         if path.is_file() and json.loads(path.read_text())["fingerprint"] == fingerprint(row):
