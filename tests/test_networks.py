@@ -227,6 +227,14 @@ def test_what_does_not_fit_is_a_usage_error(name, config, expected):
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 3, 0, 8), (0, 3, 8, 8)])
+def test_images_of_another_shape_are_refused(tiny_network, shape):
+    with pytest.raises(
+        SstlError, match=r"^network 'joint': images of shape \(.*\); give \(batch, 3, height, width\)\.$"
+    ):
+        tiny_network(torch.rand(shape))
+
+
 def test_restoration_explains_what_is_removed(tiny_network):
     restored = tiny_network(torch.rand(1, 3, 8, 8))
     torch.testing.assert_close(restored.removed, restored.streak * restored.mask_logits.sigmoid())

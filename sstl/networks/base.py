@@ -27,9 +27,20 @@ class Network(nn.Module):
     stride: int = 1
     receptive_radius: int | None = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_pre_hook(_check_shape)
+
     def forward(self, rainy: Tensor) -> Restoration:
         """Restore a batch; each family defines it."""
         raise NotImplementedError
+
+
+def _check_shape(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    rainy = inputs[0]
+    if rainy.ndim != 4 or rainy.size(1) != 3 or 0 in rainy.shape:
+        name = getattr(network, "name", type(network).__name__)
+        raise SstlError(f"network '{name}': images of shape {tuple(rainy.shape)}; give (batch, 3, height, width).")
 
 
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
