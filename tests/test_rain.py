@@ -234,7 +234,8 @@ def rained(recipe: str | Recipe, photo: Tensor, count: int = 12, seed: int = 0) 
 
 
 def test_the_recipes_of_the_package():
-    assert list_recipes() == ["dry", "heavy", "light", "mixed"]
+    names = ["camera", "ddn_like", "dry", "garg", "heavy", "light", "mixed", "night", "real_mix", "veil"]
+    assert list_recipes() == names
 
 
 @pytest.mark.parametrize("name", ["dry", "heavy", "light", "mixed"])

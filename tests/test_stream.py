@@ -312,7 +312,7 @@ def test_nothing_readable_is_an_error(unpaired, damaged):
     ("tree", "named"),
     [
         ({"path": "x", "weight": -0.5}, "'weight' is -0.5"),
-        ({"path": "x", "recipe": "light", "streaks": {"path": "y"}}, "'recipe' and 'streaks' exclude each other"),
+        ({"path": "x", "recipe": "light", "streaks": {"path": "y"}}, "the recipe 'light' lays no photographed streaks"),
         ({"path": "x", "rain_on": "photos"}, "rain_on"),
         ({"recipe": "light"}, "'path' is missing"),
         ({"path": "x", "receipe": "light"}, "Did you mean 'recipe'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sstl.data.cache import cached
 from sstl.data.sources import ImageSource, OneLayer, PairSource, SourceConfig, open_images, open_pairs
 from sstl.errors import InputError
-from sstl.rain import Recipe, compose, load_recipe, rain_map, render, streak_layer
+from sstl.rain import Recipe, StreakImages, load_recipe, rain_map, render, streak_layer
 from sstl.types import PairedBatch, UnpairedBatch
 
 Pixels = NDArray[np.uint8]
@@ -33,7 +33,8 @@ class PairedPart(SourceConfig):
         weight: relative frequency of this part.
         recipe: a recipe's name or file: render rain on the source's clean images.
         rain_on: ``pairs`` takes those clean images from the source's pairs instead.
-        streaks: photographed streak images to lay over the clean images instead of rendered ones.
+        streaks: photographed streak images, for the recipe ``garg`` (which need not be named then) or another that lays
+            them.
     """
 
     weight: float = 1.0
@@ -42,11 +43,13 @@ class PairedPart(SourceConfig):
     rain_on: Literal["clean", "pairs"] = "clean"
 
     def __post_init__(self) -> None:
-        """Refuse a negative weight and a part with two kinds of rain (ValueError)."""
+        """Refuse a negative weight, and streaks for a recipe that has no use for them (ValueError)."""
         if self.weight < 0:
             raise ValueError(f"'weight' is {self.weight}; it must not be negative.")
-        if self.recipe and self.streaks:
-            raise ValueError("'recipe' and 'streaks' exclude each other; make two parts of them.")
+        if self.streaks and self.recipe and not load_recipe(self.recipe).photographed[1]:
+            raise ValueError(
+                f"the recipe '{self.recipe}' lays no photographed streaks; leave 'streaks' out, or 'recipe'."
+            )
 
 
 class PairedStream(Dataset[PairedBatch]):
@@ -79,7 +82,8 @@ class PairedStream(Dataset[PairedBatch]):
             recipe = self.parts[part].recipe
             if recipe is not None:  # the rain of all samples of a recipe is rendered in one go
                 own = np.flatnonzero(chosen == part)
-                rainy[own] = render(clean[own], recipe, self.seed, [indices[int(i)] for i in own]).rainy
+                sample = render(clean[own], recipe, self.seed, [indices[int(i)] for i in own], self.parts[part].streaks)
+                rainy[own], clean[own] = sample.rainy, sample.clean
         rainy = (rainy * 255).round() / 255  # what a camera or a file would keep
         streak = streak_layer(rainy, clean)
         return PairedBatch(rainy, clean, streak, rain_map(streak), tuple(sample.key for sample in drawn))
@@ -96,12 +100,13 @@ class _Part:
     """An opened PairedPart; draws one augmented crop at a time."""
 
     def __init__(self, part: PairedPart, data_root: Path | None, cache_bytes: int) -> None:
-        self.recipe: Recipe | None = load_recipe(part.recipe) if part.recipe else None
-        self.streaks: ImageSource | None = None
+        name = part.recipe or ("garg" if part.streaks else None)
+        self.recipe: Recipe | None = load_recipe(name) if name else None
+        self.streaks: StreakImages | None = None
         self.pairs: PairSource | None = None
         if part.streaks is not None:
-            self.streaks = cached(open_images(part.streaks, "streak", data_root), cache_bytes // 4)
-        if self.recipe is None and self.streaks is None:
+            self.streaks = _Readable(cached(open_images(part.streaks, "streak", data_root), cache_bytes // 4))
+        if self.recipe is None:
             self.pairs = cached(open_pairs(part, data_root), cache_bytes)
         elif part.rain_on == "pairs":
             self.images = cached(OneLayer(open_pairs(part, data_root), "clean"), cache_bytes)
@@ -115,23 +120,22 @@ class _Part:
             return _Drawn(rainy, clean, key)
         image, key = _load_any(self.images, rng)
         (clean,) = _augment((image,), crop, rng)
-        if self.streaks is None:
-            return _Drawn(clean, clean, key)  # rained on later, with the rest of its batch
-        return _Drawn(self._lay_streaks(clean, rng), clean, key)
+        return _Drawn(clean, clean, key)  # rained on later, with the rest of its batch
 
-    def _lay_streaks(self, clean: Pixels, rng: np.random.Generator) -> Pixels:
-        """Add (or screen) one or two photographed streak images of random gain over a crop."""
-        assert self.streaks is not None
-        streak = np.zeros(clean.shape, dtype=np.float32)
-        for _ in range(rng.integers(1, 3)):
-            image, _ = _load_any(self.streaks, rng)
-            (layer,) = _augment((image,), clean.shape[0], rng)
-            streak += layer.astype(np.float32) / 255 * rng.uniform(0.2, 1.0)
-        model = "screen" if rng.random() < 0.5 else "region"
-        none = torch.ones(1, 1, *clean.shape[:2])
-        layers = torch.from_numpy(streak.clip(0, 1)).permute(2, 0, 1)[None]
-        rainy = compose(_stack([clean]), layers, none, none[:, :, :1, :1], [model]).rainy
-        return (rainy[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+class _Readable:
+    """The images of a source, the next readable one in the place of one that is not."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, i: int) -> Pixels:
+        following = ((i + tried) % len(self.source) for tried in range(RETRIES))
+        image: Pixels = _first_readable(self.source, following)[0]
+        return image
 
 
 class UnpairedStream(Dataset[UnpairedBatch]):
@@ -198,8 +202,11 @@ def _leave_signals_to_parent(_: int) -> None:
 
 def _load_any(source: Any, rng: np.random.Generator) -> tuple[Any, str]:
     """Load a random entry; an unreadable one is warned of and another is drawn, as the same rng decides."""
-    for _ in range(RETRIES):
-        index = int(rng.integers(len(source)))
+    return _first_readable(source, (int(rng.integers(len(source))) for _ in range(RETRIES)))
+
+
+def _first_readable(source: Any, indices: Iterable[int]) -> tuple[Any, str]:
+    for index in indices:
         try:
             return source.load(index), source.key(index)
         except InputError as error:

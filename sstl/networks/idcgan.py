@@ -63,7 +63,7 @@ class IdcganGenerator(Network):
         check_counts("idcgan", width=width)
         growth = (width + 1) // 2
         down, up = nn.AvgPool2d(2), nn.Upsample(scale_factor=2)
-        self.stem = nn.Sequential(conv(3, width), *_normalise(width), down)
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), *_normalise(width), down)
         self.half_to_quarter = _level(width, growth, 6, 2 * width, down)
         self.quarter_to_eighth = _level(2 * width, growth, 12, 4 * width, down)
         self.deepest = nn.Sequential(_level(4 * width, growth, 24, 8 * width), _level(8 * width, growth, 8, 2 * width))
@@ -110,9 +110,9 @@ class MultiScaleDiscriminator(nn.Module):
             nn.Conv2d(6, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False),
-            *_normalise(2 * width),
+            *_normalise(2 * width, tracked=False),
             nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1, bias=False),
-            *_normalise(4 * width),
+            *_normalise(4 * width, tracked=False),
         )
         self.pyramid = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(cells), nn.Conv2d(4 * width, width, 1), nn.LeakyReLU(0.2))
@@ -127,8 +127,9 @@ class MultiScaleDiscriminator(nn.Module):
         return self.head(torch.cat([features, *pooled], dim=1))  # type: ignore[no-any-return]
 
 
-def _normalise(width: int) -> tuple[nn.Module, nn.Module]:
-    return nn.BatchNorm2d(width), nn.LeakyReLU(0.2)
+def _normalise(width: int, tracked: bool = True) -> tuple[nn.Module, nn.Module]:
+    # The discriminator is used in training only: statistics of the batch at hand are all it needs.
+    return nn.BatchNorm2d(width, track_running_stats=tracked), nn.LeakyReLU(0.2)
 
 
 def _level(inputs: int, growth: int, layers: int, outputs: int, resample: nn.Module | None = None) -> nn.Sequential:

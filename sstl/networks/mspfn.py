@@ -88,8 +88,9 @@ class Mspfn(Network):
     Features of the rainy image and of its means over 2x2 and 4x4 pixels go through one coarse fusion by recurrent
     units, then through many fine fusions by attention units; the reconstruction compares both, climbs from the coarsest
     scale and gives the residual rain, which is subtracted. As released, the recurrent units take one step from zero:
-    their recurrent weights are counted but never used. We depart in two ways: the last convolution starts small, and a
-    stride-2 convolution is centred on its pixel. It does not detect, and sees all of the image through the attention.
+    their recurrent weights are counted but never used. We depart in two ways: convolutions start as torch's do, and
+    the last one smaller, because from the released start (Xavier) the stack of additions removes a third of the range;
+    a stride-2 convolution is centred on its pixel. It does not detect, and its attention sees all of the image.
 
     Args:
         width: channels of the features.

@@ -1,7 +1,8 @@
-"""Rain: imaging models, the streak renderer and the recipes that tie them together."""
+"""Rain: imaging models, streaks, scene, camera, and the recipes that tie them together."""
 
 from sstl.rain.imaging import MAP_THRESHOLD, additive, heavy, rain_map, region, screen, streak_layer
-from sstl.rain.recipes import RainSample, Recipe, compose, list_recipes, load_recipe, render
+from sstl.rain.recipes import Recipe, list_recipes, load_recipe
+from sstl.rain.render import RainSample, StreakImages, compose, render
 from sstl.rain.streaks import StreakLayer, render_layers
 
 synthesize = render
@@ -10,6 +11,7 @@ __all__ = [
     "MAP_THRESHOLD",
     "RainSample",
     "Recipe",
+    "StreakImages",
     "StreakLayer",
     "additive",
     "compose",

@@ -40,9 +40,13 @@ class StreakLayer:
 
 
 def render_layers(
-    layers: list[list[StreakLayer]], height: int, width: int, generators: list[np.random.Generator]
+    layers: list[list[StreakLayer]],
+    height: int,
+    width: int,
+    generators: list[np.random.Generator],
+    visible: list[list[Tensor]] | None = None,
 ) -> Tensor:
-    """Render streaks: one list of layers and one generator per image.
+    """Render streaks: one list of layers and one generator per image, and how much of each layer is seen where.
 
     Returns:
         Grey streaks, shape (B, 1, height, width), float32 >= 0: the layers' sum, not clipped.
@@ -53,7 +57,10 @@ def render_layers(
         chosen = [layers[i][depth] for i in present]
         points = [_drops(layer, height, width, generators[i]) for layer, i in zip(chosen, present, strict=True)]
         sigmas = [_sigma(layer) for layer in chosen]
-        canvas[present] += _blur(_splat(points, height, width), sigmas)
+        drawn = blur(splat(points, height, width), sigmas)
+        if visible is not None:
+            drawn = drawn * torch.stack([visible[i][depth] for i in present])[:, None]
+        canvas[present] += drawn
     return canvas
 
 
@@ -89,7 +96,7 @@ def _drops(layer: StreakLayer, height: int, width: int, rng: np.random.Generator
     return np.stack([x, y, weight], axis=1)
 
 
-def _splat(points: list[np.ndarray], height: int, width: int) -> Tensor:
+def splat(points: list[np.ndarray], height: int, width: int) -> Tensor:
     """Add points to images bilinearly; (B, 1, height, width)."""
     image = torch.from_numpy(np.repeat(np.arange(len(points)), [len(p) for p in points]))
     x, y, weight = torch.from_numpy(np.concatenate(points).astype(np.float32)).unbind(dim=1)
@@ -106,7 +113,7 @@ def _splat(points: list[np.ndarray], height: int, width: int) -> Tensor:
     return canvas[:, None, 1:-1, 1:-1]
 
 
-def _blur(images: Tensor, sigmas: list[float]) -> Tensor:
+def blur(images: Tensor, sigmas: list[float]) -> Tensor:
     """Blur image i by a Gaussian of sigmas[i]; separable, borders see darkness."""
     largest = max(sigmas)
     if largest < 0.05:

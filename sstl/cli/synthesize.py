@@ -1,0 +1,83 @@
+"""``sstl synthesize``: make a data set of synthetic pairs by raining on clean images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sstl.cli.output import add_json, write_json
+
+EXAMPLES = """\
+  sstl synthesize my-dry-photos -o rainy --recipe heavy
+  sstl synthesize bundled -o rainy --recipe real_mix --count 100 --seed 1
+  sstl synthesize my-dry-photos -o rainy --recipe garg --streaks streak-images
+  sstl synthesize --list"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "clean", metavar="CLEAN", nargs="?", help="clean images: a folder, a manifest, a .parquet file, or 'bundled'"
+    )
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="the folder to write")
+    parser.add_argument("--recipe", metavar="NAME|FILE", help="the rain: a recipe by name, or your own YAML file")
+    parser.add_argument("--list", action="store_true", help="list the recipes, and do nothing else")
+    parser.add_argument("--count", metavar="N", type=int, help="how many pairs (default: one per clean image)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the rain (default: 0)")
+    parser.add_argument("--streaks", metavar="DIR", help="photographed streaks, for recipes that lay them")
+    parser.add_argument("--split", metavar="NAME", help="the split of a manifest")
+    parser.add_argument("--set", metavar="NAME", help="one set of a manifest")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
+    add_json(parser, EXAMPLES)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the pairs, then say what was written and what to do with it."""
+    from sstl.errors import SstlError
+
+    if args.list:
+        return _list(args)
+    for value, name in ((args.clean, "CLEAN"), (args.out, "-o OUT"), (args.recipe, "--recipe NAME")):
+        if value is None:
+            raise SstlError(f"'sstl synthesize' needs {name} (see 'sstl synthesize --help').")
+    if args.count is not None and args.count < 1:
+        raise SstlError(f"--count is {args.count}; it must be at least 1.")
+    return _make(args)
+
+
+def _make(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from sstl.data import SourceConfig, open_images
+    from sstl.data.synthesis import synthesize_files
+
+    images = open_images(SourceConfig(args.clean, args.split, args.set), "clean", Path())
+    streaks = open_images(SourceConfig(args.streaks), "streak", Path()) if args.streaks else None
+    made = synthesize_files(images, args.out, args.recipe, args.count, args.seed, streaks, args.overwrite)
+    total = len(images) if args.count is None else args.count
+    results = list(tqdm(made, total=total, desc="synthesize", unit="pair", leave=False))
+    failed = [result for result in results if result.error]
+    print(f"made {len(results) - len(failed)} of {total} pairs of recipe {args.recipe} in {args.out}")
+    print("      rainy/ clean/ streak/ map/ transmission/, parameters.jsonl, manifest.csv")
+    print(f"next: train on them: data.paired: [{{path: {args.out / 'manifest.csv'}, split: train}}]; or")
+    print(f"      sstl evaluate --rainy {args.out / 'rainy'} --clean {args.out / 'clean'}")
+    write_json(
+        args.json,
+        {"out": args.out, "recipe": args.recipe, "seed": args.seed, "pairs": [vars(result) for result in results]},
+    )
+    for result in failed:
+        print(f"sstl: error: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from sstl.rain import list_recipes
+    from sstl.rain.recipes import about_recipe
+
+    rows = {name: about_recipe(name) for name in list_recipes()}
+    for name, text in rows.items():
+        print(f"{name:10}  {text}")
+    print("next: sstl synthesize CLEAN -o OUT --recipe NAME")
+    write_json(args.json, {"recipes": rows})
+    return 0

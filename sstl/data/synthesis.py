@@ -1,0 +1,114 @@
+"""Synthetic pairs as files: rain of a recipe on a source's clean images, with every layer and what was drawn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from torch import Tensor
+
+from sstl.data.files import Image
+from sstl.data.sources import ImageSource
+from sstl.errors import ConfigError, InputError
+from sstl.ops.files import write_atomic
+from sstl.rain import RainSample, Recipe, StreakImages, load_recipe, render
+
+LAYERS = ("rainy", "clean", "streak", "map", "transmission")
+MANIFEST, PARAMETERS = "manifest.csv", "parameters.jsonl"
+COLUMNS = ("kind", "key", "split", "group", "rainy", "clean", "streak")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one pair: its name, and why there is none."""
+
+    key: str
+    error: str | None = None
+
+
+def synthesize_files(
+    images: ImageSource,
+    out: str | Path,
+    recipe: str | Path | Recipe,
+    count: int | None = None,
+    seed: int = 0,
+    streaks: StreakImages | None = None,
+    overwrite: bool = False,
+) -> Iterator[Made]:
+    """Write pairs into a folder, one after another; at the end its manifest, which makes it a data set.
+
+    Each pair is a PNG of one name in ``rainy/``, ``clean/``, ``streak/``, ``map/`` and ``transmission/``, 8 bits;
+    ``parameters.jsonl`` holds what was drawn for each, one JSON object a line. Pair i is a function of (clean image,
+    recipe, seed, i).
+
+    Args:
+        images: the clean images; used again, with other rain, if ``count`` is larger than their number.
+        out: the folder.
+        recipe: a recipe, the name of one, or its YAML file.
+        count: how many pairs; one per image if None.
+        seed: of the rain.
+        streaks: for a recipe that lays photographed streaks.
+        overwrite: replace what an earlier run wrote.
+
+    Yields:
+        What became of each pair; a clean image that cannot be read makes an error, not a pair.
+
+    Raises:
+        ConfigError: ``out`` holds a manifest already.
+        SstlError: the recipe is unknown, or needs streaks and there are none.
+    """
+    out = Path(out)
+    if (out / MANIFEST).exists() and not overwrite:
+        raise ConfigError(f"{out} already holds a {MANIFEST}; give --overwrite, or another folder by -o.")
+    rain = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    written: list[tuple[str, dict[str, Any]]] = []
+    for i in range(len(images) if count is None else count):
+        key = f"{images.key(i % len(images))}-{i}".replace("/", "-")
+        try:
+            clean = _tensor(images.load(i % len(images)))
+        except InputError as error:
+            yield Made(key, str(error))
+            continue
+        sample = render(clean, rain, seed, [i], streaks)
+        for layer, image in _layers(sample).items():
+            write_atomic(out / layer / f"{key}.png", _png(image))
+        written.append((key, sample.parameters[0]))
+        yield Made(key)
+    lines = (json.dumps({"key": key, "seed": seed, **parameters}) + "\n" for key, parameters in written)
+    write_atomic(out / PARAMETERS, "".join(lines))
+    write_atomic(out / MANIFEST, _manifest([key for key, _ in written]))
+
+
+def _layers(sample: RainSample) -> dict[str, Tensor]:
+    layers = (sample.rainy, sample.clean, sample.streak, sample.mask, sample.transmission)
+    return {name: layer[0] for name, layer in zip(LAYERS, layers, strict=True)}
+
+
+def _manifest(keys: list[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for key in keys:
+        files = {layer: f"{layer}/{key}.png" for layer in ("rainy", "clean", "streak")}
+        background = key.rpartition("-")[0]
+        writer.writerow({"kind": "pair", "key": key, "split": "train", "group": background, **files})
+    return buffer.getvalue()
+
+
+def _tensor(image: Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(torch.float32) / 255
+
+
+def _png(layer: Tensor) -> bytes:
+    pixels = (layer.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    buffer = io.BytesIO()
+    PilImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="png")
+    return buffer.getvalue()
