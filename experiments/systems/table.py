@@ -35,7 +35,7 @@ used is in the table, and so are the crops that each network saw in it: a slow n
 {images} development pairs a set; the intervals are over images, not over seeds. **What it cannot show:** how good the
 systems are. Their authors train them for days; the large ones have seen few crops here and have hardly begun. A
 difference within the intervals is none. Networks that begin far from the identity (normalised last layers, `tanh`)
-spend the budget on finding it. `jorder_r_deveil` takes a veil away from images that have none.
+spend the budget on finding it.
 
 """
 
