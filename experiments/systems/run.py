@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,10 +110,10 @@ def timed(config: TrainConfig) -> tuple[Path, float]:
     return weights, time.process_time() - start
 
 
-def steps_within_budget(row: Row, folder: Path) -> int:
-    """Return how many steps fit into the budget, from the difference of two short trials after one that warms up."""
-    _, short, long = (timed(recipe(row, steps, folder / "trial"))[1] for steps in (1, 1, 1 + TRIAL))
-    return max(10, round(CPU_SECONDS * TRIAL / max(long - short, 1e-3)))
+def steps_within(cpu_seconds: float, make: Callable[[int], TrainConfig]) -> int:
+    """Return how many steps fit into a budget, from the difference of two short trials after one that warms up."""
+    _, short, long = (timed(make(steps))[1] for steps in (1, 1, 1 + TRIAL))
+    return max(10, round(cpu_seconds * TRIAL / max(long - short, 1e-3)))
 
 
 class Remembering(Restorer):
@@ -129,7 +130,7 @@ class Remembering(Restorer):
 def measure(row: Row) -> dict[str, Any]:
     """Train and score one row."""
     with TemporaryDirectory() as folder:
-        steps = steps_within_budget(row, Path(folder))
+        steps = steps_within(CPU_SECONDS, lambda steps: recipe(row, steps, Path(folder) / "trial"))
         config = recipe(row, steps, Path(folder) / "run")
         weights, seconds = timed(config)
         losses = [line["loss"] for line in read_log(config.output / "log.jsonl") if "loss" in line]
