@@ -53,6 +53,8 @@ def _check(args: argparse.Namespace) -> None:
     for message, holds in wrong.items():
         if holds:
             raise SstlError(f"{message} (see 'sstl weights --help').")
+    if args.action == "import" and args.out.suffix != ".safetensors":
+        raise SstlError(f"{args.out}: sstl's weights are safetensors; give a name that ends in .safetensors.")
     if writes and args.out.exists() and not args.overwrite:
         raise SstlError(f"{args.out} is there already; give --overwrite, or another name.")
 

@@ -72,8 +72,10 @@ def undetected(rainy: Tensor, background: Tensor, stages: tuple[Restoration, ...
 
 
 def check_counts(network: str, **counts: int) -> None:
-    """Raise SstlError, naming the argument, unless every count (widths, stages, blocks) is at least 1."""
+    """Raise SstlError, naming the argument, unless every count (widths, stages, blocks) is a whole number from 1 up."""
     for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SstlError(f"{network}: {name} is {value!r}; it must be a whole number.")
         if value < 1:
             raise SstlError(f"{network}: {name} is {value}; it must be at least 1.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -46,14 +47,15 @@ def start_as_identity(layer: nn.Conv2d, channels: int) -> None:
     inputs, outputs, centre = layer.in_channels, layer.out_channels, layer.kernel_size[0] // 2
     group_in, group_out = (torch.arange(n) * channels // n for n in (inputs, outputs))
     same = group_out[:, None] == group_in[None, :]
-    share = channels / max(inputs, outputs)
+    share = channels / outputs
     with torch.no_grad():
         assert layer.bias is not None
         layer.bias.zero_()
         if inputs == outputs == channels:
             layer.weight.zero_()
         else:
-            layer.weight.normal_(0, 0.01 * share)
+            # Small beside the share, summed over all that a pixel of the layer sees.
+            layer.weight.normal_(0, 0.05 * share / math.sqrt(layer.weight[0].numel()))
         layer.weight[:, :, centre, centre] = torch.where(same, share, layer.weight[:, :, centre, centre])
 
 

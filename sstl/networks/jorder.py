@@ -17,7 +17,8 @@ RATES = (1, 2, 3)
 class ContextualizedBlock(nn.Module):
     """x + the sum of three paths of two convolutions each, of dilations 1, 2 and 3 (receptive fields 5, 9, 13).
 
-    The paths of dilation 2 and 3 grid by themselves; the one of dilation 1 fills their holes.
+    The paths of dilation 2 and 3 grid by themselves; the one of dilation 1 fills the inner 5x5. Further out holes stay
+    in a single block; the network's other convolutions fill them.
     """
 
     def __init__(self, width: int) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sstl.errors import SstlError
 from sstl.networks.base import NETWORKS, Network, check_counts
 from sstl.networks.blocks import DilatedConv, conv
 from sstl.types import Restoration
@@ -94,6 +95,8 @@ class JorderE(Network):
     def __init__(self, width: int, blocks: int, peak: float) -> None:
         super().__init__()
         check_counts("jorder_e", width=width, blocks=blocks)
+        if not isinstance(peak, int | float) or not peak > 0:
+            raise SstlError(f"jorder_e: peak is {peak!r}; it must be a number above 0.")
         self.peak = peak
         self.recurrences = nn.ModuleList(Recurrence(width, blocks) for _ in range(2))
         # encoder, blocks of two convolutions of rates 2 and 4, head and modulation of two each, decoder

@@ -45,7 +45,12 @@ def import_weights(path: str | Path, name: str, options: Mapping[str, Any] | Non
     path, options = Path(path), dict(options or {})
     tensors = read_tensors(path)
     network = create_network(name, **options)
-    translated = _translate(network, tensors)
+    try:
+        translated = _translate(network, tensors)
+    except RuntimeError:  # tensors of known names, but of other shapes
+        raise WeightsError(
+            f"{path}: not the weights of network '{name}' (shapes that do not fit each other)."
+        ) from None
     if translated is not None:
         tensors, needed = translated
         network = create_network(name, **{**needed, **options})
@@ -85,9 +90,16 @@ def read_tensors(path: Path) -> Tensors:
         if isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     tensors = {str(key).removeprefix("module."): value for key, value in found.items()}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not tensors or not all(_is_plain(value) for value in tensors.values()):
         raise WeightsError(f"{path}: holds something other than named tensors; give a state dict.")
     return tensors
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor that a network may have: dense, real, and with its numbers there."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return not (value.is_complex() or value.is_quantized)
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
