@@ -11,6 +11,7 @@ import pytest
 import sstl
 from sstl.cli.main import COMMANDS
 from sstl.networks import create_network, list_networks, save_weights, weights
+from sstl.report import inspection
 
 
 @pytest.fixture
@@ -101,21 +102,29 @@ def test_networks_list_takes_a_pattern(run_cli):
     assert_error(run_cli("networks", "list", "x*y"), "no network matches 'x*y'")
 
 
-def test_networks_show(run_cli, tmp_path):
-    outcome = run_cli("networks", "show", "joint", "--json", tmp_path / "joint.json")
+def test_networks_show(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "SUPPORT_BUDGET", 1e9)
+    monkeypatch.setattr(inspection, "GRADIENT_BUDGET", 1e9)
+    outcome = run_cli("networks", "show", "joint", "--size", 24, 40, "--json", tmp_path / "joint.json")
     assert outcome.code == 0
     shown = json.loads((tmp_path / "joint.json").read_text())
-    assert shown["arguments"] == {"size": "small", "stages": 1, "rates": [1, 2, 5]}
+    assert shown["arguments"].items() >= {"size": "small", "stages": 1, "rates": [1, 2, 5]}.items()
     assert [row["size"] for row in shown["sizes"]] == ["tiny", "small", "base"]
     assert shown["stride"] == 8
     for row in shown["sizes"]:
         assert f"{row['parameters']:,}" in outcome.out
         assert f"{row['multiply_adds'] / 1e9:.1f} G" in outcome.out
         assert row["receptive_radius"] == create_network("joint", size=row["size"]).receptive_radius
+        assert f"{row['receptive_field']} x {row['receptive_field']}" in outcome.out
+        assert f"size={row['size']}: holes were looked for in the {row['probe']} x {row['probe']} pixels" in outcome.out
+        assert row["holes"] == 0
+        assert 1 < row["effective_field"] < row["receptive_field"] == 2 * row["receptive_radius"] + 1
 
 
-def test_multiply_adds_are_those_of_the_convolutions(run_cli, tmp_path):
-    run_cli("networks", "show", "joint", "--json", tmp_path / "joint.json")
+def test_multiply_adds_are_those_of_the_convolutions(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "SUPPORT_BUDGET", 1e9)
+    monkeypatch.setattr(inspection, "GRADIENT_BUDGET", 1e9)
+    run_cli("networks", "show", "joint", "size=tiny", "--json", tmp_path / "joint.json")
     shown = json.loads((tmp_path / "joint.json").read_text())
     height, width = (-(-side // 8) * 8 for side in (321, 481))  # the network pads to its stride
     network = create_network("joint", size="tiny")

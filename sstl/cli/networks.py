@@ -1,8 +1,9 @@
-"""``sstl networks``: list the networks, or show what one costs and takes."""
+"""``sstl networks``: list the networks, or show what one costs and sees."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sstl.cli.output import add_json, defaults, print_table, write_json
@@ -10,28 +11,48 @@ from sstl.errors import SstlError
 
 if TYPE_CHECKING:
     from sstl.networks import Network
-
-WIDTH, HEIGHT = 481, 321  # of the photographs of BSDS500, on which deraining is timed
+    from sstl.report.inspection import Inspection
 
 EXAMPLES = """\
   sstl networks
   sstl networks list "j*"
-  sstl networks show joint --json joint.json"""
+  sstl networks show joint --json joint.json --plot joint.png
+  sstl networks show joint size=tiny stages=2 --size 720 1280
+  sstl networks show joint --weights joint-small"""
+
+NOTES = """
+multiply-adds, ms, MB: of restoring an image of {width} x {height} pixels in {precision} on the processor: the
+  median time of {repeats} (fewer if slow), and by how much the process's memory rises
+sees: the square that an output pixel can see
+effective: the side of a square of as many pixels as matter to it, whose mean gradient is above 4.55 % of the largest
+  beside the pixel itself
+holes: pixels between those that it sees which no path reaches"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
     parser.add_argument("name", metavar="NAME", nargs="?", help="the network to show, or a pattern of those to list")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="arguments of the network to show (default: all its sizes)"
+    )
+    shown = parser.add_argument_group("only with show")
+    shown.add_argument("--weights", metavar="NAME|PATH", help="show the network of these weights, with them")
+    shown.add_argument(
+        "--size", metavar=("H", "W"), nargs=2, type=_pixels, help="of the image to restore (default: 321 481)"
+    )
+    shown.add_argument("--plot", metavar="FILE", type=Path, help="draw the receptive fields and their holes, as PNG")
     add_json(parser, EXAMPLES)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, or show one."""
     if args.action == "list":
+        if args.overrides or args.weights or args.size or args.plot:
+            raise SstlError("key=value, --weights, --size and --plot belong to 'sstl networks show NAME'.")
         figures = _list(args.name or "*")
     elif args.name:
-        figures = _show(args.name)
+        figures = _show(args)
     else:
         raise SstlError("'networks show' needs a NAME; 'sstl networks' lists them.")
     write_json(args.json, figures)
@@ -39,12 +60,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(pattern: str) -> dict[str, Any]:
-    from sstl.networks import NETWORKS, list_networks
+    from sstl.networks import NETWORKS, create_network, list_networks
+    from sstl.report.inspection import count_parameters
 
     rows: list[dict[str, Any]] = [
-        {"name": name, "size": size, "parameters": _count(_build(name, size)), "summary": NETWORKS.summary(name)}
+        {
+            "name": name,
+            "size": config.get("size"),
+            "parameters": count_parameters(create_network(name, **config)),
+            "summary": NETWORKS.summary(name),
+        }
         for name in list_networks(pattern)
-        for size in _sizes(name)
+        for config in _sizes(name)
     ]
     if not rows:
         raise SstlError(f"no network matches '{pattern}'; 'sstl networks' lists them.")
@@ -55,67 +82,110 @@ def _list(pattern: str) -> dict[str, Any]:
     return {"networks": rows}
 
 
-def _show(name: str) -> dict[str, Any]:
-    from sstl.networks import NETWORKS
+def _show(args: argparse.Namespace) -> dict[str, Any]:
+    from tqdm import tqdm
 
-    arguments, sizes = defaults(NETWORKS[name]), _sizes(name)
-    networks = [_build(name, size) for size in sizes]
-    figures: list[dict[str, Any]] = [
-        {
-            "size": size,
-            "parameters": _count(network),
-            "multiply_adds": _multiply_adds(network),
-            "receptive_radius": network.receptive_radius,
-        }
-        for size, network in zip(sizes, networks, strict=True)
-    ]
-    print(f"{name}: {NETWORKS.summary(name)}\n")
-    header = ("size", "parameters", f"multiply-adds at {WIDTH}x{HEIGHT}", "sees, in pixels to each side")
-    cells = [
-        (
-            row["size"] or "-",
-            f"{row['parameters']:,}",
-            f"{row['multiply_adds'] / 1e9:.1f} G",
-            "unbounded" if row["receptive_radius"] is None else row["receptive_radius"],
-        )
-        for row in figures
-    ]
-    print_table(header, cells, numbers=header[1:])
-    print(f"\nstride {networks[0].stride}")
+    from sstl.networks import NETWORKS
+    from sstl.report.environment import environment
+    from sstl.report.inspection import HEIGHT, REPEATS, WIDTH, inspect
+
+    arguments, summary = defaults(NETWORKS[args.name]), NETWORKS.summary(args.name)
+    networks = _networks(args)
+    height, width = args.size or (HEIGHT, WIDTH)
+    found = {
+        name: inspect(network, height, width)
+        for name, network in tqdm(networks.items(), desc="inspect", unit="network", leave=False)
+    }
+    print(f"{args.name}: {summary}\n")
+    header = ("", "parameters", "multiply-adds", "sees", "effective", "holes", "ms", "MB")
+    print_table(header, [(name, *_cells(inspection)) for name, inspection in found.items()], numbers=header[1:])
+    first = next(iter(found.values()))
+    print(NOTES.format(width=width, height=height, precision=first.precision, repeats=REPEATS))
+    for name, inspection in found.items():
+        if inspection.probe != inspection.receptive_field:
+            print(f"{name}: holes were looked for in the {inspection.probe} x {inspection.probe} pixels in the middle")
+    stride = next(iter(networks.values())).stride
+    print(f"stride {stride}")
     print("arguments " + ", ".join(f"{key}={value!r}" for key, value in arguments.items()))
+    if args.plot:
+        _plot(args.plot, found)
     return {
-        "name": name,
-        "summary": NETWORKS.summary(name),
-        "stride": networks[0].stride,
+        "name": args.name,
+        "summary": summary,
+        "stride": stride,
         "arguments": arguments,
-        "image": {"width": WIDTH, "height": HEIGHT},
-        "sizes": figures,
+        "weights": args.weights,
+        "sizes": [
+            {"size": network.config.get("size"), "config": network.config, **inspection.to_dict()}
+            for network, inspection in zip(networks.values(), found.values(), strict=True)
+        ],
+        "environment": environment(device="cpu", precision=first.precision),
     }
 
 
-def _sizes(name: str) -> tuple[str | None, ...]:
-    """Return the values of the network's argument ``size``, or (None,) if it has no such argument."""
+def _cells(found: Inspection) -> tuple[str, ...]:
+    return (
+        f"{found.parameters:,}",
+        f"{found.multiply_adds / 1e9:.1f} G",
+        *_seen(found),
+        f"{1000 * found.seconds:.0f}",
+        "n/a" if found.peak_bytes is None else f"{found.peak_bytes / 1e6:.0f}",
+    )
+
+
+def _seen(found: Inspection) -> tuple[str, str, str]:
+    """Return the theoretical size, the effective size and the holes."""
+    side = found.receptive_field
+    return (
+        "unbounded" if side is None else f"{side} x {side}",
+        f"{'at least ' if found.effective_is_bound else ''}{found.effective_field:.1f}",
+        f"{found.holes:,} ({found.hole_share:.0%})",
+    )
+
+
+def _plot(path: Path, found: dict[str, Inspection]) -> None:
+    from sstl.ops.files import write_atomic
+    from sstl.report.plots import receptive_field_plot
+
+    fields, supports, captions = {}, {}, {}
+    for name, inspection in found.items():
+        fields[name], supports[name] = inspection.gradients, inspection.support
+        captions[name] = "{}, effective {}\nholes {}".format(*_seen(inspection))
+    write_atomic(path, receptive_field_plot(fields, supports, captions))
+    print(f"wrote {path}")
+
+
+def _networks(args: argparse.Namespace) -> dict[str, Network]:
+    """Return what is to be shown: the network of the weights, that of the key=value arguments, or each size."""
+    import torch
+
+    from sstl.config import with_overrides
+    from sstl.networks import create_network, load_weights
+
+    if args.weights:
+        if args.overrides:
+            raise SstlError("--weights already tell the network's arguments; leave out key=value.")
+        weights = load_weights(args.weights)
+        if weights.network.name != args.name:
+            raise SstlError(f"{weights.path}: weights of network '{weights.network.name}', not of '{args.name}'.")
+        return {weights.name: weights.network}
+    torch.manual_seed(0)  # the same fresh weights each time
+    configs = [with_overrides({}, args.overrides)] if args.overrides else _sizes(args.name)
+    return {_words(config) or args.name: create_network(args.name, **config) for config in configs}
+
+
+def _sizes(name: str) -> list[dict[str, Any]]:
+    """Return a configuration for each value of the network's argument ``size``; of one without it the default one."""
     from sstl.networks import NETWORKS
 
-    return get_args(get_type_hints(NETWORKS[name]).get("size")) or (None,)
+    return [{"size": size} for size in get_args(get_type_hints(NETWORKS[name]).get("size"))] or [{}]
 
 
-def _build(name: str, size: str | None) -> Network:
-    from sstl.networks import create_network
-
-    return create_network(name, **({} if size is None else {"size": size})).eval()
+def _words(config: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in config.items())
 
 
-def _count(network: Network) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _multiply_adds(network: Network) -> int:
-    """Return the multiply-adds of the convolutions and matrix products for one image."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # On the "meta" device only shapes are computed.
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network.to("meta")(torch.empty(1, 3, HEIGHT, WIDTH, device="meta"))
-    return int(counter.get_total_flops()) // 2
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
+    return int(text)

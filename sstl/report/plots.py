@@ -1,9 +1,10 @@
-"""Plots of a run as SVG: training curves, histograms and bars with intervals (matplotlib, imported when drawing)."""
+"""Plots as SVG: training curves, histograms, bars with intervals; receptive fields as PNG (matplotlib, on demand)."""
 
 from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sstl.report.inspection import Field, Support, bounding_box, holes_of
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x ascending, y; y may hold NaN
 
 # Two of Okabe and Ito's colours (2008), told apart with every kind of colour blindness and in grey.
 _BEFORE, _AFTER = "#D55E00", "#0072B2"
-_INK, _FAINT = "#333333", "#999999"
+_INK, _FAINT, _PALE = "#333333", "#999999", "#e4e4e4"
 _NOT_A_LOSS = ("step", "lr", "samples_per_second", "seconds", "skipped")
+_FAINTEST = 1e-7  # of the largest gradient: what float32 can tell from nothing
 _MANY = 2000  # a noisy line of more points than this is smaller as pixels than as a path
 
 _STYLE: dict[str, Any] = {
@@ -37,7 +42,7 @@ _STYLE: dict[str, Any] = {
     "ytick.color": _INK,
     "text.color": _INK,
     "axes.grid": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": _PALE,
     "axes.axisbelow": True,
     "legend.frameon": False,
     "text.parse_math": False,  # a file name may hold dollar signs
@@ -167,6 +172,65 @@ def bars(
         return _svg(figure)
 
 
+def receptive_field_plot(
+    fields: Mapping[str, Field], supports: Mapping[str, Support], captions: Mapping[str, str]
+) -> bytes:
+    """Draw how much each input pixel matters to the output pixel in the middle, and the holes, networks side by side.
+
+    All panels have one scale in pixels, and one of colours, which is logarithmic; white is less than its lower end. A
+    line goes around all that the output pixel can see; what is grey there was not measured.
+
+    Args:
+        fields: for each network what ``sstl.report.inspection.receptive_field`` returns.
+        supports: for each what ``structural_support`` returns.
+        captions: for each a line or more below its panel, such as its theoretical and its effective size.
+
+    Returns:
+        The figure as PNG.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.patches import Patch
+
+    columns, norm = min(len(fields), 4), LogNorm(_FAINTEST, 1)
+    half = 0.52 * max(map(len, (*fields.values(), *supports.values())))
+    with _style():
+        size = (3 * columns + 1, 0.4 + 3.6 * math.ceil(len(fields) / columns))
+        figure, axes = _figure(columns, len(fields), size)
+        for axis, name in zip(axes, fields, strict=True):
+            _draw_field(axis, fields[name], supports[name], norm)
+            caption = "\n".join(map(_printable, captions[name].splitlines()))
+            title = textwrap.fill(_printable(name), 28)
+            axis.set(title=title, xlabel=caption, xlim=(-half, half), ylim=(half, -half))
+        label = "mean gradient, 1 at its largest"
+        figure.colorbar(figure.axes[0].images[0], ax=figure.axes, label=label, format="{x:g}", shrink=0.8)
+        if any(holes_of(support).any() for support in supports.values()):
+            figure.legend(handles=[Patch(color=_BEFORE, label="holes: no path leads here")], loc="outside lower left")
+        return _png(figure)
+
+
+def _draw_field(axis: Axes, field: Field, support: Support, norm: LogNorm) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Rectangle
+
+    rows, columns = bounding_box(support)
+    corner = (columns.start - len(support) / 2, rows.start - len(support) / 2)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    axis.add_patch(Rectangle(corner, *size, color=_PALE, zorder=-1))
+    axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_FAINT))
+    shown, holes = np.ma.masked_less(field, _FAINTEST), np.ma.masked_equal(holes_of(support), False)
+    colours = colormaps["viridis"].with_extremes(bad="white")
+    axis.imshow(shown, norm=norm, cmap=colours, extent=_extent(field), interpolation="nearest")
+    axis.imshow(holes, cmap=ListedColormap([_BEFORE]), extent=_extent(support), interpolation="nearest")
+    axis.locator_params(integer=True, nbins=5)
+    axis.grid(visible=False)
+
+
+def _extent(square: Field | Support) -> tuple[float, float, float, float]:
+    half = len(square) / 2
+    return -half, half, half, -half
+
+
 def _style() -> AbstractContextManager[None]:
     import matplotlib
 
@@ -190,11 +254,19 @@ def _figure(
 
 
 def _svg(figure: Figure) -> bytes:
+    return _save(figure, format="svg", metadata={"Date": None})
+
+
+def _png(figure: Figure) -> bytes:
+    return _save(figure, format="png", dpi=200)
+
+
+def _save(figure: Figure, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Matplotlib only measures the text; the reader's browser draws it, with fonts for every script.
+        # In an SVG matplotlib only measures the text; the reader's browser draws it, with fonts for every script.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, **options)
     return buffer.getvalue()
 
 
