@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ def inspect(
     """
     if height < 1 or width < 1:
         raise SstlError(f"an image of {height} x {width} pixels; height and width must be at least 1.")
-    seconds, peak_bytes, precision = _restoration(network, height, width, repeats)
+    seconds, peak_bytes, precision = cost_of_restoration(network, height, width, repeats)
     gradients, support = receptive_field(network, samples), structural_support(network)
     radius, holes = network.receptive_radius, int(holes_of(support).sum())
     return Inspection(
@@ -120,6 +120,30 @@ def inspect(
         gradients=gradients,
         support=support,
     )
+
+
+class Cost(NamedTuple):
+    """What one restoration takes: the median seconds, the peak of memory in bytes (or None) and the arithmetic."""
+
+    seconds: float
+    peak_bytes: int | None
+    precision: str
+
+
+def cost_of_restoration(network: Network, height: int = HEIGHT, width: int = WIDTH, repeats: int = REPEATS) -> Cost:
+    """Restore a random image with a copy of the network, on the processor, and measure what that takes."""
+    device = torch.device("cpu")
+    restorer = Restorer(_frozen(network), device, resolve_precision("auto", device))
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    restorer.restore(image[:, :8, :8])  # what the libraries set up once is not the network's
+    with peak_memory() as peak:
+        restorer.restore(image)
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < repeats and sum(seconds) < PATIENCE):
+        start = time.perf_counter()
+        restorer.restore(image)
+        seconds.append(time.perf_counter() - start)
+    return Cost(statistics.median(seconds), peak.bytes, str(restorer.dtype).removeprefix("torch."))
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -282,19 +306,3 @@ def _matters(gradients: Field) -> Support:
 def _touches_border(gradients: Field) -> bool:
     matters = _matters(gradients)
     return bool(matters.sum() > matters[1:-1, 1:-1].sum())
-
-
-def _restoration(network: Network, height: int, width: int, repeats: int) -> tuple[float, int | None, str]:
-    """Return the seconds, the peak of memory in bytes and the arithmetic of one restoration."""
-    device = torch.device("cpu")
-    restorer = Restorer(_frozen(network), device, resolve_precision("auto", device))
-    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
-    restorer.restore(image[:, :8, :8])  # what the libraries set up once is not the network's
-    with peak_memory() as peak:
-        restorer.restore(image)
-    seconds: list[float] = []
-    while not seconds or (len(seconds) < repeats and sum(seconds) < PATIENCE):
-        start = time.perf_counter()
-        restorer.restore(image)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), peak.bytes, str(restorer.dtype).removeprefix("torch.")
