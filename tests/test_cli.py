@@ -151,7 +151,8 @@ def test_methods(run_cli, tmp_path):
     for name, row in rows.items():
         assert f"{name}: {row['summary']}" in outcome.out
         assert row["summary"].endswith(".")
-    assert rows["supervised"]["options"] == {"streak": 0.1, "mask": 0.01, "early_stages": 0.5, "balance": 0.01}
+    known = {"streak": 0.1, "mask": 0.01, "early_stages": 0.5, "balance": 0.01, "distance": "l1", "edge": 0.0}
+    assert rows["supervised"]["options"] == {**known, "intensity": False}
     assert rows["sirr"]["options"].keys() > rows["supervised"]["options"].keys()  # passed on to its base
 
 
@@ -190,8 +191,8 @@ def test_weights_errors(run_cli, tmp_path):
     text.write_text("hello")
     assert_error(run_cli("weights", "show", text), str(text), "not a safetensors file")
     assert_error(run_cli("weights", "show", "joint-tyni"), "Did you mean 'joint-tiny'?")
-    assert_error(run_cli("weights", "show"), "weights show NAME|PATH")
-    assert_error(run_cli("weights", "list", "joint-tiny"), "'weights list' alone")
+    assert_error(run_cli("weights", "show"), "'weights show' needs a NAME or PATH")
+    assert_error(run_cli("weights", "list", "joint-tiny"), "'weights list' takes no name")
 
 
 def test_env(run_cli, tmp_path):
