@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from sstl.metrics import detection, f1_of_all_ones, rain_map, score
 from sstl.networks import Network
 from sstl.networks.weights import save_weights
 from sstl.report.environment import commit, environment
-from sstl.report.evaluation import RenderedPairs, evaluate, evaluate_harm, evaluate_restored
+from sstl.report.evaluation import RenderedPairs, Values, evaluate, evaluate_harm, evaluate_restored
 
 RunCli = Callable[..., Outcome]
 PHOTOS = {
@@ -178,6 +178,18 @@ def test_one_pair_is_held_at_a_time() -> None:
     clean = PHOTOS["coffee"]
     evaluate(Counted({str(i): (rain_on(clean), clean) for i in range(6)}), {"fixed": Fixed()})
     assert max(living) <= 2  # the next is read while the last name still holds the one before
+
+
+def test_what_is_remembered_is_not_measured_and_the_gain_follows(pairs: Pairs) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def remember(name: str, images: Sequence[np.ndarray], measure: Callable[[], Values]) -> Values:
+        asked.append((name, len(images)))
+        return {"psnr": 21.0, "ssim": 0.5} if name == "input" else measure()
+
+    rows = evaluate(pairs, {"fixed": Fixed(7)}, remember=remember, limit=1).rows
+    assert asked == [("input", 2), ("fixed", 2)]
+    assert rows[0].scores["fixed"]["gain"] == rows[0].scores["fixed"]["psnr"] - 21
 
 
 def test_names_that_clash_are_refused() -> None:

@@ -8,12 +8,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from sstl.compat import import_torchvision_user
 from sstl.errors import InputError
 from sstl.metrics import (
     detection,
@@ -97,6 +98,54 @@ def test_psnr_equals_scikit_image_and_is_symmetric(pair: tuple[Image, Image]) ->
     assert psnr(noisy, clean) == pytest.approx(peak_signal_noise_ratio(clean, noisy, data_range=255), abs=1e-9)
     assert psnr(noisy, clean) == psnr(clean, noisy)
     assert psnr(clean, clean) == math.inf
+
+
+@st.composite
+def pairs_of_images(draw: st.DrawFn, smallest: int = 1) -> tuple[Image, Image]:
+    """Two noisy images of one size, grey or RGB, of any type that holds 0 to 255."""
+    height, width = draw(st.integers(smallest, 30)), draw(st.integers(smallest, 30))
+    shape = (height, width, 3) if draw(st.booleans()) else (height, width)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from((np.uint8, np.uint16, np.int16, np.float32, np.float64)))
+    x = rng.integers(0, 256, shape)
+    return x.astype(kind), np.clip(x + rng.normal(0, draw(st.sampled_from((0.6, 10, 90))), shape), 0, 255).astype(kind)
+
+
+@given(pairs_of_images())
+def test_psnr_equals_a_sum_over_values(pair: tuple[Image, Image]) -> None:
+    x, y = pair
+    squares = [(Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(x.ravel(), y.ravel(), strict=True)]
+    mse = float(sum(squares) / len(squares))
+    assert psnr(x, y) == (pytest.approx(10 * math.log10(255**2 / mse), abs=1e-9) if mse else math.inf)
+
+
+@given(pairs_of_images(smallest=11))
+@settings(max_examples=25)
+def test_ssim_of_any_size_and_type_equals_the_definition(pair: tuple[Image, Image]) -> None:
+    channels = [(z[..., None] if z.ndim == 2 else z) for z in pair]
+    expected = [ssim_by_windows(channels[0][..., c], channels[1][..., c]) for c in range(channels[0].shape[2])]
+    assert ssim(*pair) == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+@given(pairs_of_images(smallest=11))
+@settings(max_examples=25)
+def test_psnr_and_ssim_equal_torchmetrics(pair: tuple[Image, Image]) -> None:
+    functional = import_torchvision_user("torchmetrics.functional.image")
+    x, y = (torch.from_numpy(z.astype(np.float64).reshape(*z.shape[:2], -1)).movedim(-1, 0)[None] for z in pair)
+    if not torch.equal(x, y):
+        theirs = float(functional.peak_signal_noise_ratio(x, y, data_range=255.0))
+        assert psnr(*pair) == pytest.approx(theirs, abs=1e-4)  # it takes the logarithm in float32
+    # Its own mean takes in the windows beyond the border, over reflected pixels; Wang's does not.
+    _, full = functional.structural_similarity_index_measure(x, y, sigma=1.5, data_range=255.0, return_full_image=True)
+    assert ssim(*pair) == pytest.approx(float(full[..., 5:-5, 5:-5].mean()), abs=1e-9)
+
+
+@given(st.lists(st.integers(1, 6), min_size=0, max_size=3), st.integers(0, 2**32 - 1))
+def test_luma_of_any_shape_equals_the_definition_in_fractions(shape: list[int], seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    luma = matlab_luma(image)
+    assert luma.shape == tuple(shape)
+    assert luma.ravel().tolist() == [exact_luma(*map(int, pixel)) for pixel in image.reshape(-1, 3)]
 
 
 def test_psnr_refuses_shapes_that_would_broadcast() -> None:

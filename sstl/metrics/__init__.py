@@ -1,7 +1,11 @@
-"""Metrics: how near a restored image is to the clean one, under protocols that are never mixed. NumPy only."""
+"""Metrics: how near a restored image is to the clean one, or what can be said without it. NumPy only."""
 
 from sstl.metrics.detection import Detection, detection, f1_of_all_ones
+from sstl.metrics.directionality import directionality
+from sstl.metrics.leakage import leakage
+from sstl.metrics.leftover import leftover
 from sstl.metrics.luma import matlab_luma
+from sstl.metrics.niqe import Statistics, fit_niqe, niqe
 from sstl.metrics.protocols import PROTOCOLS, Protocol, Score, score
 from sstl.metrics.psnr import psnr
 from sstl.metrics.rainmap import rain_map
@@ -13,10 +17,16 @@ __all__ = [
     "Detection",
     "Protocol",
     "Score",
+    "Statistics",
     "Summary",
     "detection",
+    "directionality",
     "f1_of_all_ones",
+    "fit_niqe",
+    "leakage",
+    "leftover",
     "matlab_luma",
+    "niqe",
     "psnr",
     "rain_map",
     "score",

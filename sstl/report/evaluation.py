@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from sstl.networks.weights import DEFAULT
 from sstl.ops.precision import Precision
 from sstl.rain import Recipe, load_recipe, render
 from sstl.report.environment import environment
+from sstl.report.evaluation_table import DECIBELS, aligned, means
+from sstl.report.noreference import naturalness, without_reference
 from sstl.restore import Restorer, load
 
 CAP = 100.0  # dB; what the PSNR of identical images, infinite, counts in a mean
@@ -32,6 +34,10 @@ Weights = Sequence[str | Path] | Mapping[str, Restorer]
 Values = dict[str, float]
 """What is measured of one image: psnr, ssim, gain, psnr_rain, psnr_free, f1, ..., seconds; absent if undefined."""
 T = TypeVar("T", bound=Image | tuple[Image, Image])
+Remember = Callable[[str, Sequence[Image], Callable[[], Values]], Values]
+"""Gives what is known of a candidate (its name) on some images, or else calls the function and keeps its answer."""
+
+_BLIND = "NIQE, left over: best is low; leakage: near 0. Each can be fooled, NIQE alone misleads: read all, and look."
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,14 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        protocol: "rgb" or "y-matlab".
+        protocol: "rgb" or "y-matlab"; None if there were no clean images.
         cap: dB that a PSNR counts at most in a mean, in a gain and in their intervals.
         rows: one per image.
         failures: the images that could not be evaluated; they are in no mean.
         environment: versions, machine, arithmetic and date.
     """
 
-    protocol: Protocol
+    protocol: Protocol | None
     cap: float
     rows: list[Row]
     failures: list[Failure]
@@ -101,24 +107,23 @@ class Evaluation:
 
     def table(self) -> str:
         """Return the means as aligned text, one candidate a line, with what to know about them below."""
-        cells = [["", *(title for title, _ in _COLUMNS)]]
-        cells += [[name, *(cell(found) for _, cell in _COLUMNS)] for name, found in self.results.items()]
-        columns = [column for column in zip(*cells, strict=True) if any(column[1:])]
-        widths = [max(map(len, column)) for column in columns]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in zip(*columns, strict=True)
-        ]
-        return "\n".join([*lines, *self._notes()])
+        return "\n".join([aligned(means(self.results)), *self.notes()])
 
-    def _notes(self) -> list[str]:
-        return [
+    def notes(self) -> list[str]:
+        """Return what to know about the means, a line each."""
+        capped = [
             f"{name}, {title}: {s.capped} of {s.count} values are above {self.cap:g} dB and count as {self.cap:g} "
             f"({s.infinite} of them infinite: no pixel differs)."
             for name, found in self.results.items()
-            for title, metric in _DECIBELS.items()
+            for title, metric in DECIBELS.items()
             if (s := found.get(metric)) and s.capped
         ]
+        return [*capped, *([_BLIND] if any("niqe" in found for found in self.results.values()) else [])]
+
+
+def measure_anew(name: str, images: Sequence[Image], measure: Callable[[], Values]) -> Values:  # noqa: ARG001
+    """Measure, whatever is known: the `Remember` that remembers nothing."""
+    return measure()
 
 
 def evaluate(
@@ -130,6 +135,8 @@ def evaluate(
     device: str = "auto",
     limit: int | None = None,
     progress: bool = False,
+    no_reference: bool = False,
+    remember: Remember = measure_anew,
 ) -> Evaluation:
     """Score the rainy images, and what each network makes of them, against the clean images.
 
@@ -144,37 +151,87 @@ def evaluate(
         device: "auto", "cpu" or "cuda".
         limit: take only so many, the first.
         progress: show a bar on stderr.
+        no_reference: add what can be measured without the clean image: NIQE and the removed layer's measures.
+        remember: where to look up and keep what was measured, for example ``Ledger.remember``.
 
     Raises:
         SstlError: weights cannot be loaded, or two have one name.
     """
-    restorers = _load(weights, precision, device)
+    restorers = load_restorers(weights, precision, device)
 
     def measure(pair: tuple[Image, Image]) -> dict[str, Values]:
         rainy, clean = pair
         rain = rain_map(rainy, clean)
-        before = score(rainy, clean, protocol, rain)
-        scores = {INPUT: _values(before)}
-        for name, restorer in restorers.items():
+
+        def of_input() -> Values:
+            blind = naturalness(rainy) if no_reference else {}
+            return _values(score(rainy, clean, protocol, rain)) | blind
+
+        def of_output(restorer: Restorer) -> Values:
             layers, seconds = _restore(restorer, rainy)
-            after = score(layers["background"], clean, protocol, rain)
-            gain = min(after.psnr, CAP) - min(before.psnr, CAP)
-            scores[name] = {**_values(after), "gain": gain, "seconds": seconds}
+            restored = layers["background"]
+            found = {**_values(score(restored, clean, protocol, rain)), "seconds": seconds}
             if "mask" in layers:
-                found = asdict(detection(layers["mask"] > 127, rain))
-                scores[name] |= {**found, "f1_all_ones": f1_of_all_ones(rain)}
+                found |= {**asdict(detection(layers["mask"] > 127, rain)), "f1_all_ones": f1_of_all_ones(rain)}
+            return found | (without_reference(rainy, restored) if no_reference else {})
+
+        scores = {INPUT: remember(INPUT, pair, of_input)}
+        for name, restorer in restorers.items():
+            found = remember(name, pair, partial(of_output, restorer))
+            gain = min(found["psnr"], CAP) - min(scores[INPUT]["psnr"], CAP)
+            scores[name] = {**found, "gain": gain}
         return scores
 
     return Evaluation(protocol, CAP, *_each(pairs, measure, limit, progress), _environment(restorers))
 
 
-def evaluate_restored(
-    pairs: PairSource, protocol: Protocol = "y-matlab", *, limit: int | None = None, progress: bool = False
+def evaluate_unpaired(
+    images: ImageSource,
+    weights: Weights = (DEFAULT,),
+    *,
+    precision: Precision = "auto",
+    device: str = "auto",
+    limit: int | None = None,
+    progress: bool = False,
+    remember: Remember = measure_anew,
 ) -> Evaluation:
-    """Score images that some other program has restored; ``pairs`` gives (restored, clean). Else as `evaluate`."""
+    """Measure rainy images that have no clean ones, and what each network makes of them: NIQE and the removed layer.
+
+    The protocol is None. Else as `evaluate`.
+    """
+    restorers = load_restorers(weights, precision, device)
+
+    def measure(rainy: Image) -> dict[str, Values]:
+        def of_output(restorer: Restorer) -> Values:
+            layers, seconds = _restore(restorer, rainy)
+            return {**without_reference(rainy, layers["background"]), "seconds": seconds}
+
+        scores = {INPUT: remember(INPUT, (rainy,), partial(naturalness, rainy))}
+        scores |= {name: remember(name, (rainy,), partial(of_output, r)) for name, r in restorers.items()}
+        return scores
+
+    return Evaluation(None, CAP, *_each(images, measure, limit, progress), _environment(restorers))
+
+
+def evaluate_restored(
+    pairs: PairSource,
+    protocol: Protocol = "y-matlab",
+    *,
+    limit: int | None = None,
+    progress: bool = False,
+    no_reference: bool = False,
+    remember: Remember = measure_anew,
+) -> Evaluation:
+    """Score images that some other program has restored; ``pairs`` gives (restored, clean). Else as `evaluate`.
+
+    Without the rainy images, NIQE is all that ``no_reference`` adds.
+    """
 
     def measure(pair: tuple[Image, Image]) -> dict[str, Values]:
-        return {RESTORED: _values(score(*pair, protocol))}
+        def of_restored() -> Values:
+            return _values(score(*pair, protocol)) | (naturalness(pair[0]) if no_reference else {})
+
+        return {RESTORED: remember(RESTORED, pair, of_restored)}
 
     return Evaluation(protocol, CAP, *_each(pairs, measure, limit, progress), environment())
 
@@ -187,19 +244,20 @@ def evaluate_harm(
     device: str = "auto",
     limit: int | None = None,
     progress: bool = False,
+    remember: Remember = measure_anew,
 ) -> Evaluation:
     """Give networks photographs without rain and score their output against the input: best is no change at all.
 
     The protocol is "rgb" and each PSNR counts at most 60 dB. Else as `evaluate`.
     """
-    restorers = _load(weights, precision, device)
+    restorers = load_restorers(weights, precision, device)
 
     def measure(clean: Image) -> dict[str, Values]:
-        scores = {}
-        for name, restorer in restorers.items():
+        def of_output(restorer: Restorer) -> Values:
             layers, seconds = _restore(restorer, clean)
-            scores[name] = {**_values(score(layers["background"], clean, "rgb")), "seconds": seconds}
-        return scores
+            return {**_values(score(layers["background"], clean, "rgb")), "seconds": seconds}
+
+        return {name: remember(name, (clean,), partial(of_output, r)) for name, r in restorers.items()}
 
     return Evaluation("rgb", HARM_CAP, *_each(images, measure, limit, progress), _environment(restorers))
 
@@ -234,11 +292,15 @@ class RenderedPairs:
         """Read the clean image of pair ``i`` and rain on it."""
         clean = self.images.load(i % len(self.images))
         background = torch.tensor(clean).permute(2, 0, 1)[None] / 255
-        rainy = render(background, self.recipe, self.seed, [i]).rainy
-        return (rainy[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy(), clean
+        sample = render(background, self.recipe, self.seed, [i])
+        rainy, clean = (
+            (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy() for image in (sample.rainy, sample.clean)
+        )
+        return rainy, clean
 
 
-def _load(weights: Weights, precision: Precision, device: str) -> Mapping[str, Restorer]:
+def load_restorers(weights: Weights, precision: Precision = "auto", device: str = "auto") -> Mapping[str, Restorer]:
+    """Return loaded networks by name, loading those that are not; SstlError if two would have one name."""
     names = [INPUT, *map(str, weights)]
     for name in names:
         if names.count(name) > 1:
@@ -279,29 +341,3 @@ def _values(found: Score) -> Values:
 
 def _finite(values: Values) -> dict[str, float | None]:
     return {metric: value if math.isfinite(value) else None for metric, value in values.items()}
-
-
-def _number(metric: str, form: str, interval: bool = False) -> Callable[[dict[str, Summary]], str]:
-    def cell(found: dict[str, Summary]) -> str:
-        if metric not in found:
-            return ""
-        bounds = found[metric].interval if interval else None
-        return f"{found[metric].mean:{form}}" + (f" [{bounds[0]:{form}}, {bounds[1]:{form}}]" if bounds else "")
-
-    return cell
-
-
-def _f1(found: dict[str, Summary]) -> str:
-    return f"{found['f1'].mean:.3f} ({found['f1_all_ones'].mean:.3f})" if "f1" in found else ""
-
-
-_DECIBELS = {"PSNR dB": "psnr", "rainy px dB": "psnr_rain", "rain-free px dB": "psnr_free"}
-_COLUMNS = (
-    ("PSNR dB [95 %]", _number("psnr", ".2f", interval=True)),
-    ("SSIM", _number("ssim", ".4f")),
-    ("gain dB [95 %]", _number("gain", "+.2f", interval=True)),
-    ("rainy px dB", _number("psnr_rain", ".2f")),
-    ("rain-free px dB", _number("psnr_free", ".2f")),
-    ("map F1 (all ones)", _f1),
-    ("s/image", _number("seconds", ".3f")),
-)

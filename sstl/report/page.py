@@ -19,6 +19,7 @@ from sstl.report.pictures import Pixels, jpeg_data_uri, thumbnail
 _LONGEST = 900  # pixels; with JPEG a dozen photos, each with its layers, stay below some 6 MB
 _QUALITY = {"photo": 82, "layer": 70}  # a layer is looked at for where and how much, not for fine texture
 _HINT = "Drag across a picture, or focus it and use the arrow keys."
+_MANY_COLUMNS = 7  # a table of more is set smaller
 _NUMERIC = re.compile(r"[-+−±<>≤≥~]?\s*[\d.]+.*|n/a|–|—|∞|")
 
 
@@ -61,12 +62,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; the first column names the rows, columns of figures are aligned to the right."""
+    """A table of text; the first column names the rows, columns of figures are aligned to the right.
+
+    If it is ``sortable`` a click on a heading sorts its rows.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    sortable: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,18 +193,25 @@ def _table(table: Table) -> str:
     columns = list(zip(*table.rows, strict=True))
     right = [i > 0 and all(_NUMERIC.fullmatch(str(cell)) for cell in column) for i, column in enumerate(columns)]
     mark = [' class="number"' if numeric else "" for numeric in right] or [""] * len(table.header)
-    head = "".join(f'<th scope="col"{m}>{_text(cell)}</th>' for cell, m in zip(table.header, mark, strict=True))
+    heading = _sorting if table.sortable else _text
+    head = "".join(f'<th scope="col"{m}>{heading(cell)}</th>' for cell, m in zip(table.header, mark, strict=True))
     body = "".join(
         f'<tr><th scope="row">{_text(first)}</th>'
         + "".join(f"<td{m}>{_text(cell)}</td>" for cell, m in zip(rest, mark[1:], strict=True))
         + "</tr>"
         for first, *rest in table.rows
     )
+    dense = ' class="dense"' if len(table.header) > _MANY_COLUMNS else ""
     title, note = _text(table.title), f'<p class="note">{_text(table.note)}</p>' if table.note else ""
     return (
-        f'<div class="wide" role="group" aria-label="{title}" tabindex="0"><table><caption>{title}</caption>'
+        f'<div class="wide" role="group" aria-label="{title}" tabindex="0">'
+        f"<table{dense}><caption>{title}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
     )
+
+
+def _sorting(cell: str) -> str:
+    return f'<button type="button" class="sort">{_text(cell)}</button>'
 
 
 def _plots(figures: Sequence[Figure]) -> str:
