@@ -212,7 +212,10 @@ def test_the_discriminator_is_conditional():
 
 
 def test_the_pyramid_shows_every_logit_the_whole_image():
-    discriminator = MultiScaleDiscriminator(4).double().eval()
+    discriminator = MultiScaleDiscriminator(4).double()
+    for name, module in discriminator.features.named_children():
+        if isinstance(module, nn.BatchNorm2d):  # the statistics of a batch see the whole image by themselves
+            discriminator.features[int(name)] = nn.Identity()
     make_positive(discriminator)
 
     def seen() -> Tensor:
