@@ -12,10 +12,12 @@ from accelerate.utils import DistributedType
 from conftest import ROOT, repository_files
 
 from sstl.config import load_config
+from sstl.data.catalogue import FILE, known_sets
 from sstl.engine import TrainConfig
 from sstl.methods import create_method
 from sstl.networks import create_network
 from sstl.rain import Recipe, list_recipes, load_recipe
+from sstl.report.published import PublishedFigures
 
 FILES = sorted(path.relative_to(ROOT) for path in repository_files(".yaml", ".yml", ".cff"))
 
@@ -35,6 +37,11 @@ def check_recipe(path: Path) -> None:
     assert isinstance(load_recipe(path.stem), Recipe)
 
 
+def check_data_sets(path: Path) -> None:
+    assert path == FILE
+    assert all(known.where and known.licence and known.traps for known in known_sets())
+
+
 def check_accelerate(path: Path) -> None:
     config = load_config_from_file(str(path))
     assert (config.use_cpu, config.mixed_precision, config.num_processes) == (True, "no", 1)
@@ -47,10 +54,16 @@ def check_citation(path: Path) -> None:
     ).keys()
 
 
+def check_published(path: Path) -> None:
+    assert load_config(PublishedFigures, path).figures
+
+
 RULES = {
     "accelerate_config.yaml": check_accelerate,
     "CITATION.cff": check_citation,
+    "sstl/data/sets.yaml": check_data_sets,
     "sstl/rain/recipes/*.yaml": check_recipe,
+    "sstl/report/published.yaml": check_published,
     "experiments/*/*.yaml": check_training,
 }
 

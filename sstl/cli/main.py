@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train a network from a YAML file",
     "adapt": "adapt weights to a folder of your own rainy photos, without ground truth",
     "evaluate": "score weights or restored images against clean images",
+    "data": "list the known data sets, look at one, find leaks between two, or download one",
     "report": "write the page of an adaptation again",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",

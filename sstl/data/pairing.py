@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from sstl.data.images import list_images
@@ -22,10 +23,19 @@ LAYER_NAMES: dict[Layer, tuple[str, ...]] = {
     "streak": ("streak", "streaks", "rainstreak", "rain_streak"),
 }
 
-_WORDS = "no[-_]?rain|rainy|rain|input|target|ground[-_]?truth|gt|clean|clear"
-# A word counts only if it stands apart from the rest, or a digit follows: "rain-1", "input1", but not "rainbow".
-_LAYER_WORD = re.compile(rf"^(?:{_WORDS})(?:[-_ ]+|(?=\d))|(?:[-_ ]+|(?<=\d))(?:{_WORDS})$", re.IGNORECASE)
-_DOWNSCALED = re.compile(r"(?<=\d)x2$", re.IGNORECASE)  # Rain100L and Rain100H: rainx2/1x2.png
+_RAINY_WORDS = "rainy|rain|input|in"  # "in": Rain12 has 001_in.png beside 001_GT.png
+_CLEAN_WORDS = "no[-_]?rain|target|ground[-_]?truth|gt|clean|clear"
+
+
+def _as_layer_word(words: str) -> re.Pattern[str]:
+    # A word counts only if it stands apart from the rest, or a digit follows: "rain-1", "input1", but not "rainbow".
+    return re.compile(rf"^(?:{words})(?:[-_ ]+|(?=\d))|(?:[-_ ]+|(?<=\d))(?:{words})$", re.IGNORECASE)
+
+
+_RAINY_WORD, _CLEAN_WORD = _as_layer_word(_RAINY_WORDS), _as_layer_word(_CLEAN_WORDS)
+_LAYER_WORD = _as_layer_word(f"{_CLEAN_WORDS}|{_RAINY_WORDS}")
+_DOWNSCALED = re.compile(r"(?<=\d)x2$", re.IGNORECASE)  # Rain200L and Rain200H: rain/X2/1x2.png
+_DOWNSCALED_FOLDER = re.compile(r"(?:^|/)x2$", re.IGNORECASE)
 _RENDERING = re.compile(r"_\d+$")  # Rain1400: 12_3.jpg is the third rendering of 12.jpg
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
@@ -61,28 +71,51 @@ def pair_folders(rainy: Path, clean: Path) -> tuple[list[Pair], list[Path]]:
         InputError: a folder is missing, two files of one folder differ only in their suffix, or two clean files fit a
             rainy one equally well.
     """
-    rainy_files, clean_files = _by_stem(rainy), _by_stem(clean)
-    indices = [(of_rainy, _index(clean_files, of_clean)) for of_rainy, of_clean in _MATCHERS]
+    return pair_files(_by_stem(rainy), _by_stem(clean))
+
+
+def pair_files(rainy: Mapping[str, Path], clean: Mapping[str, Path]) -> tuple[list[Pair], list[Path]]:
+    """Pair files by the names given to them, as `pair_folders` does by their paths below the two folders."""
+
+    @cache
+    def index(rewrite: _Rewrite) -> dict[str, list[str]]:  # made when first needed: most sets need one or two
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for stem in clean:
+            found[rewrite(stem)].append(stem)
+        return found
+
     pairs = [
-        Pair(stem, path, clean_files[match])
-        for stem, path in rainy_files.items()
-        if (match := _find(stem, path, indices, clean_files)) is not None
+        Pair(stem, path, clean[match])
+        for stem, path in rainy.items()
+        if (match := _find(stem, path, index, clean)) is not None
     ]
     used = {path for pair in pairs for path in (pair.rainy, pair.clean)}
-    return pairs, [path for path in (*rainy_files.values(), *clean_files.values()) if path not in used]
+    return pairs, [path for path in (*rainy.values(), *clean.values()) if path not in used]
+
+
+def layer_of_name(stem: str) -> Literal["rainy", "clean"] | None:
+    """Return the layer that a file's name tells by a word of its own ("rain-1", "7_gt"), or None."""
+    if _CLEAN_WORD.search(stem):
+        return "clean"
+    return "rainy" if _RAINY_WORD.search(stem) else None
 
 
 def file_keys(folder: Path, files: Sequence[Path]) -> list[str]:
     """Return each file's path below ``folder`` without its suffix; with it where two files would get the same name."""
-    names = [PurePosixPath(file.relative_to(folder).as_posix()) for file in files]
-    stems = [str(name.with_suffix("")) for name in names]
+    names = ["/".join(file.parts[len(folder.parts) :]) for file in files]
+    stems = [name.rpartition(".")[0] for name in names]
     count = Counter(stems)
-    return [stem if count[stem] == 1 else str(name) for name, stem in zip(names, stems, strict=True)]
+    return [stem if count[stem] == 1 else name for name, stem in zip(names, stems, strict=True)]
 
 
 def layer_folders(folder: Path, layer: Layer) -> list[Path]:
     """Return the sub-folders of a data set that have a usual name for ``layer``."""
-    return [entry for entry in _sub_folders(folder) if entry.name.lower().replace("-", "_") in LAYER_NAMES[layer]]
+    return [entry for entry in _sub_folders(folder) if is_layer_name(entry.name, layer)]
+
+
+def is_layer_name(name: str, layer: Layer) -> bool:
+    """Return whether a folder of this name usually holds ``layer``."""
+    return name.lower().replace("-", "_") in LAYER_NAMES[layer]
 
 
 def find_layer_folder(folder: Path, layer: Layer, name: str | None = None) -> Path:
@@ -108,8 +141,9 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
+    above = len(folder.parts)
     for path in list_images(folder):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+        stem = "/".join(path.parts[above:]).rpartition(".")[0]
         if stem in files:
             raise InputError(f"{path} and {files[stem].name} have the same name; keep one of them.")
         files[stem] = path
@@ -124,8 +158,9 @@ def _same(stem: str) -> str:
 
 
 def _bare(stem: str) -> str:
-    parent, name = PurePosixPath(stem).parent, _DOWNSCALED.sub("", PurePosixPath(stem).name)
-    return str(parent / (_LAYER_WORD.sub("", name) or name)).lower()
+    parent, _, name = stem.rpartition("/")  # not pathlib's: it is ten times slower, and sets have 100,000 names
+    name = _DOWNSCALED.sub("", name)
+    return f"{_DOWNSCALED_FOLDER.sub('', parent)}/{_LAYER_WORD.sub('', name) or name}".lower()
 
 
 def _number(stem: str) -> str:
@@ -150,18 +185,11 @@ _MATCHERS: tuple[tuple[_Rewrite, _Rewrite], ...] = (
 )
 
 
-def _index(files: dict[str, Path], rewrite: _Rewrite) -> dict[str, list[str]]:
-    index: defaultdict[str, list[str]] = defaultdict(list)
-    for stem in files:
-        index[rewrite(stem)].append(stem)
-    return index
-
-
 def _find(
-    stem: str, path: Path, indices: list[tuple[_Rewrite, dict[str, list[str]]]], clean_files: dict[str, Path]
+    stem: str, path: Path, index: Callable[[_Rewrite], dict[str, list[str]]], clean_files: Mapping[str, Path]
 ) -> str | None:
-    for rewrite, index in indices:
-        matches = index.get(rewrite(stem), [])
+    for of_rainy, of_clean in _MATCHERS:
+        matches = index(of_clean).get(of_rainy(stem), [])
         if len(matches) > 1:
             names = " and ".join(str(clean_files[match]) for match in matches)
             raise InputError(f"{path} fits several clean images: {names}; rename or remove all but one.")

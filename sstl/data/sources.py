@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeVar
 from sstl.data import pairing
 from sstl.data.files import BundledImages, FileImages, FilePairs, Image
 from sstl.data.images import list_images
+from sstl.data.layouts import LAYOUTS, find_parts
 from sstl.data.manifest import Row, read_manifest
 from sstl.data.pairing import Layer, Pair, Side
 from sstl.data.tables import open_table, table_format
@@ -84,8 +85,8 @@ def open_pairs(config: SourceConfig, data_root: Path | None = None) -> PairSourc
     if path is None or table_format(path):
         return open_table(path or config.path, config.split).pairs(config.rainy, config.clean)
     if path.is_file():
-        return FilePairs([_row_pair(row) for row in _select(path, ("pair", "pair-side-by-side"), config)])
-    return FilePairs(_folder_pairs(_split_folder(path, config), config))
+        return FilePairs([row_pair(row) for row in _select(path, ("pair", "pair-side-by-side"), config)])
+    return FilePairs(_folder_pairs(split_folder(path, config), config))
 
 
 def open_images(config: SourceConfig, layer: Layer, data_root: Path | None = None) -> ImageSource:
@@ -114,7 +115,7 @@ def open_images(config: SourceConfig, layer: Layer, data_root: Path | None = Non
     if path.is_file():
         rows = _select(path, {"rainy": ("real",), "clean": ("clean",), "streak": ("streak",)}[layer], config)
         return FileImages([row.key for row in rows], [row.file(layer) for row in rows])
-    folder = _split_folder(path, config)
+    folder = split_folder(path, config)
     if layer != "streak" and asked in ("left", "right"):
         return OneLayer(FilePairs(_folder_pairs(folder, config)), layer)
     folder = _images_folder(folder, layer, asked)
@@ -178,14 +179,16 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(set(names) - {""})) or "none"
 
 
-def _row_pair(row: Row) -> Pair:
+def row_pair(row: Row) -> Pair:
+    """Return the pair of a manifest's row of kind ``pair`` or ``pair-side-by-side``; its other kinds have none."""
     rainy = row.file("rainy")
     if row.kind == "pair-side-by-side":
         return Pair(row.key, rainy, rainy, rainy_side="right")
     return Pair(row.key, rainy, row.file("clean"))
 
 
-def _split_folder(path: Path, config: SourceConfig) -> Path:
+def split_folder(path: Path, config: SourceConfig) -> Path:
+    """Return the sub-folder of the split, or ``path`` if none is asked for; ConfigError if it is not there."""
     if config.split is None:
         return path
     if not (path / config.split).is_dir():
@@ -203,18 +206,43 @@ def _images_folder(folder: Path, layer: Layer, asked: str | None) -> Path:
     return own[0] if len(own) == 1 and others else folder
 
 
-def _folder_pairs(folder: Path, config: SourceConfig) -> list[Pair]:
+def _folder_pairs(folder: Path, config: SourceConfig) -> Sequence[Pair]:
+    pairs: Sequence[Pair]
     if config.rainy in ("left", "right") or config.clean in ("left", "right"):
         pairs = _side_by_side(folder, config)
     else:
-        rainy = pairing.find_layer_folder(folder, "rainy", config.rainy)
-        clean = pairing.find_layer_folder(folder, "clean", config.clean)
-        pairs, unpaired = pairing.pair_folders(rainy, clean)
+        pairs, unpaired = _pairs_by_folder(folder, config)
         if unpaired and pairs:
             warnings.warn(f"{len(unpaired)} images have no partner and are left out: {unpaired[0]}, ...", stacklevel=3)
     if not pairs:
         raise ConfigError(f"{folder} holds no rainy image that has its clean one.")
     return pairs
+
+
+def _pairs_by_folder(folder: Path, config: SourceConfig) -> tuple[Sequence[Pair], Sequence[Path]]:
+    try:
+        rainy = pairing.find_layer_folder(folder, "rainy", config.rainy)
+        clean = pairing.find_layer_folder(folder, "clean", config.clean)
+    except ConfigError:
+        if config.rainy or config.clean or any(pairing.layer_folders(folder, layer) for layer in pairing.LAYER_NAMES):
+            raise
+        return _pairs_by_layout(folder)
+    return pairing.pair_folders(rainy, clean)
+
+
+def _pairs_by_layout(folder: Path) -> tuple[Sequence[Pair], Sequence[Path]]:
+    """Return the pairs, and what is unpaired, of a folder that has no usual sub-folders for its layers."""
+    parts = [part for part in find_parts(folder) if part.pairs]
+    if not parts:
+        pairing.find_layer_folder(folder, "rainy")  # says what could be set
+    if len(parts) > 1:
+        names = ", ".join(part.name for part in parts)
+        raise ConfigError(f"{folder} holds several sets of pairs; set 'split' to one of its sub-folders ({names}).")
+    part = parts[0]
+    if part.layout in ("left", "right"):  # a guess by pixels, which the user must know of
+        sides = f"rainy: {part.layout}, clean: {'left' if part.layout == 'right' else 'right'}"
+        warnings.warn(f"{folder} seems to hold {LAYOUTS[part.layout]}; to be sure, set {sides}.", stacklevel=5)
+    return part.pairs, part.unpaired
 
 
 def _side_by_side(folder: Path, config: SourceConfig) -> list[Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ def table_format(path: Path) -> str | None:
     """Return how `datasets` calls a parquet file, or a folder that holds parquet or hub-style metadata; else None."""
     if path.is_file():
         return "parquet" if path.suffix.lower() == ".parquet" else None
-    for file in path.rglob("*"):
-        if file.name == "metadata.parquet" or (file.name in _METADATA and _names_files(file)):
-            return "imagefolder"
-        if file.suffix.lower() == ".parquet":
-            return "parquet"
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name == "metadata.parquet" or (name in _METADATA and _names_files(Path(folder, name))):
+                return "imagefolder"
+            if name.lower().endswith(".parquet"):
+                return "parquet"
     return None
 
 
@@ -45,6 +47,16 @@ def open_table(where: Path | str, split: str | None) -> Table:
     Raises:
         ConfigError: the table cannot be opened, or the split is unknown or not given; lists the splits.
     """
+    splits = open_splits(where)
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    if split not in splits:
+        raise ConfigError(f"{where}: 'split' is {split or 'not given'}; it must be one of {', '.join(splits)}.")
+    return splits[split]
+
+
+def open_splits(where: Path | str) -> dict[str, Table]:
+    """Open all splits of what `open_table` opens; ConfigError if that cannot be done."""
     import datasets
 
     try:
@@ -55,11 +67,7 @@ def open_table(where: Path | str, split: str | None) -> Table:
             splits = datasets.load_dataset(table_format(where), **files)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{where} cannot be opened as a table of images: {' '.join(str(error).split())}") from None
-    if split is None and len(splits) == 1:
-        split = next(iter(splits))
-    if split not in splits:
-        raise ConfigError(f"{where}: 'split' is {split or 'not given'}; it must be one of {', '.join(splits)}.")
-    return Table(splits[split], f"{where}[{split}]")
+    return {split: Table(table, f"{where}[{split}]") for split, table in splits.items()}
 
 
 class Table:
