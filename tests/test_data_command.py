@@ -117,6 +117,8 @@ def test_a_manifest_and_a_table(tmp_path, run_cli, monkeypatch):
     table = datasets.Dataset.from_dict({"input": [picture], "gt": [picture]})
     table.cast_column("input", datasets.Image()).cast_column("gt", datasets.Image()).to_parquet(tmp_path / "t.parquet")
     (part,) = survey(tmp_path / "t.parquet")
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: {"dev": table})
+    assert survey("hub:org/name")[0].name == "dev"
     assert (part.name, part.layout, part.counts, part.sizes) == (
         "train",
         "table",

@@ -156,6 +156,12 @@ def test_odd_shapes_are_no_error(shape):
     assert find_leaks(Images({"a": image}), Images({"b": scene(1), "c": np.full((40, 40, 3), 7, np.uint8)})).leaks == ()
 
 
+def test_identical_images_need_no_structure():
+    flat = np.full((50, 60, 3), 90, np.uint8)
+    (leak,) = find_leaks(Images({"a": flat, "b": scene(1)}), Images({"c": flat})).leaks
+    assert (leak.train, leak.test, leak.how, leak.train_box) == ("a", "c", "identical", (0, 0, 60, 50))
+
+
 # --- what is compared, and the command -----------------------------------------------------------------------------
 
 

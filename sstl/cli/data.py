@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name",
         metavar="NAME|PATH",
         nargs="?",
-        help="a known set (list, get), or a folder, .csv manifest or .parquet file",
+        help="a known set (list, get), or a folder, .csv manifest, .parquet file or hub:ORG/NAME",
     )
     parser.add_argument("--sheet", metavar="FILE", type=Path, help="show: draw a dozen pairs, rainy | clean, as PNG")
     checked = parser.add_argument_group("only with check")
@@ -104,7 +104,7 @@ def _print_set(known: dict[str, Any]) -> None:
 def _show(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from sstl.data.survey import COUNTS, survey
 
-    parts = survey(Path(args.name), progress=True)
+    parts = survey(args.name, progress=True)
     header = ("part", *COUNTS, "smallest", "largest", "most frequent", "layout")
     print_table(header, [_row(part) for part in parts], numbers=header[1:9])
     unpaired = [f"{name}: has no partner; pairs are found by name." for part in parts for name in part.unpaired]

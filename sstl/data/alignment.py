@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sstl.data.thumbnails import Grey, correlation, fine_structure, thumbnail
+from sstl.data.thumbnails import Grey, correlation, even_structure, fine_structure, thumbnail
 
 Array = NDArray[np.float32]
 Place = tuple[float, float]
@@ -184,8 +184,8 @@ def refine(image: Sketch, into: Sketch, first: Alignment) -> Alignment:
     """Return the alignment of the highest correlation near ``first``, by steps in scale and place that grow smaller."""
     best = first
     for radius, steps in _STAGES:
-        source = fine_structure(orient(image.fine, first.mirrored, first.turns).astype(np.float32), radius)
-        target = fine_structure(into.fine.astype(np.float32), radius)
+        source = even_structure(orient(image.fine, first.mirrored, first.turns).astype(np.float32), radius)
+        target = even_structure(into.fine.astype(np.float32), radius)
         best = _measured(source, target, best)
         for step in steps:
             while (better := _best_move(source, target, best, step / FINE)).correlation > best.correlation:

@@ -19,11 +19,12 @@ from sstl.data.tables import table_format
 from sstl.errors import ConfigError, InputError
 
 SOUGHT = 0.8  # least product of descriptors to look closer; made leaks have 0.9 and more
-CONFIRMED = 0.6  # least correlation of the aligned fine structure; made leaks have 0.8 and more, other images below 0.5
+CONFIRMED = 0.75  # least correlation of the aligned fine structure; made leaks have 0.85 or more, others below 0.65
 OVERLAP = 0.5  # least share of the smaller image that must lie in the other
 _CLOSER = 8  # images that are looked at closer for each test image
 _BLOCK = 512  # training images that are compared at once, which takes some 50 MB
 _WHOLE = 0.97  # a box with less than this of an image's sides is a crop
+_IDENTICAL = Alignment(False, 0, 1.0, (0.0, 0.0), (0.0, 0.0), correlation=1.0, overlap=1.0)
 _SAME_SIZE = 0.03  # departure of the scale from 1 that counts as resized
 
 
@@ -116,9 +117,11 @@ def _sketches(source: ImageSource, messages: list[str], label: str, progress: bo
 
 
 def _alike(known: Sequence[_Sketched], other: _Sketched) -> list[tuple[_Sketched, Alignment]]:
-    found = []
+    found = [(one, _IDENTICAL) for one in known if one.digest == other.digest]
     for start in range(0, len(known), _BLOCK):
-        block = known[start : start + _BLOCK]
+        block = [one for one in known[start : start + _BLOCK] if one.digest != other.digest]
+        if not block:
+            continue
         for index, first in candidates([one.sketch for one in block], other.sketch, SOUGHT, _CLOSER):
             alignment = refine(block[index].sketch, other.sketch, first)
             if alignment.correlation >= CONFIRMED and alignment.overlap >= OVERLAP:

@@ -56,27 +56,30 @@ class Surveyed:
         return {"name": self.name, "layout": self.layout, **counts, "sizes": sizes, **failed}
 
 
-def survey(path: Path, progress: bool = False) -> list[Surveyed]:
-    """Look at every image of a folder tree, a manifest, a ``.parquet`` file or a folder of such.
+def survey(where: Path | str, progress: bool = False) -> list[Surveyed]:
+    """Look at every image of a folder tree, a manifest, a table, or a data set of the hub.
 
     Args:
-        path: of the data set.
+        where: a path; or text, a path too or ``hub:org/name``.
         progress: show a progress bar on stderr.
 
     Raises:
         ConfigError: the path is missing, cannot be opened, or holds no images.
     """
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist; give a folder, a .csv manifest or a .parquet file.")
-    parts = [found for found in _open(path) if found.source is not None or found.unpaired or found.unreadable]
+    parts = [found for found in _open(where) if found.source is not None or found.unpaired or found.unreadable]
     if not parts:
-        raise ConfigError(f"{path} holds no images; give the folder that they lie in.")
+        raise ConfigError(f"{where} holds no images; give the folder that they lie in.")
     total = sum(len(part.source) for part in parts if part.source)
     with tqdm(total=total, desc="look", unit="image", disable=not progress, leave=False) as bar:
         return [_looked_at(part, bar) for part in parts]
 
 
-def _open(path: Path) -> list[Surveyed]:
+def _open(where: Path | str) -> list[Surveyed]:
+    path = Path(where)
+    if isinstance(where, str) and where.startswith("hub:"):
+        return _open_table(where)
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; give a folder, a .csv manifest, a .parquet file or hub:ORG/NAME.")
     if table_format(path):
         return _open_table(path)
     if path.is_file():
@@ -119,9 +122,9 @@ def _open_manifest(path: Path) -> list[Surveyed]:
     return parts
 
 
-def _open_table(path: Path) -> list[Surveyed]:
+def _open_table(where: Path | str) -> list[Surveyed]:
     parts = []
-    for split, table in open_splits(path).items():
+    for split, table in open_splits(where).items():
         try:
             pairs = table.pairs()
             parts.append(Surveyed(split, "table", {"pairs": len(pairs), "clean": len(pairs)}, source=pairs))

@@ -10,6 +10,8 @@ from PIL import Image
 
 Grey = NDArray[np.float32]
 
+_NOISE = 4.0  # grey levels of 255: structure as faint as that is compression, and is not made stronger
+
 
 def thumbnail(image: NDArray[np.uint8], height: int, width: int) -> Grey:
     """Return an image, uint8 (H, W, 3), in grey at another size, (height, width) in [0, 255]."""
@@ -20,12 +22,27 @@ def thumbnail(image: NDArray[np.uint8], height: int, width: int) -> Grey:
 
 def fine_structure(grey: Grey, radius: int) -> Grey:
     """Return a grey image (H, W) without what is wider than about 2 ``radius`` pixels: minus its box mean."""
-    side = 2 * radius + 1
-    padded = np.pad(grey, radius, mode="edge").astype(np.float64)
-    sums = np.pad(padded.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    means = (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
-    fine: Grey = (grey - means).astype(np.float32)
+    fine: Grey = (grey - _box_mean(grey, radius)).astype(np.float32)
     return fine
+
+
+def even_structure(grey: Grey, radius: int) -> Grey:
+    """Return the fine structure, as strong everywhere: divided by its deviation in the box around each pixel.
+
+    Without that a horizon, one edge across a whole image, would outweigh everything else, and all horizons are alike.
+    """
+    fine = fine_structure(grey, radius)
+    variance = _box_mean(fine**2, radius).clip(min=0)
+    even: Grey = (fine / np.sqrt(variance + _NOISE**2)).astype(np.float32)
+    return even
+
+
+def _box_mean(image: Grey, radius: int) -> NDArray[np.float64]:
+    side = 2 * radius + 1
+    padded = np.pad(image, radius, mode="edge").astype(np.float64)
+    sums = np.pad(padded.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    means: NDArray[np.float64] = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return means / side**2
 
 
 def correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
