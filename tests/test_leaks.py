@@ -13,8 +13,8 @@ from PIL import Image
 from skimage import data
 
 from sstl.data import SourceConfig
-from sstl.data.alignment import ORIENTATIONS, Sketch, orient, orient_place
 from sstl.data.leaks import Check, backgrounds, find_leaks
+from sstl.data.sketches import ORIENTATIONS, Sketch, orient, orient_place
 
 Pixels = np.ndarray
 
@@ -154,6 +154,22 @@ def test_odd_shapes_are_no_error(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     assert Sketch(image).descriptors.shape[0] == len(ORIENTATIONS)
     assert find_leaks(Images({"a": image}), Images({"b": scene(1), "c": np.full((40, 40, 3), 7, np.uint8)})).leaks == ()
+
+
+def horizon(seed: int) -> Pixels:
+    """A bright sky over a dark ground, both with faint structure, 180 x 240."""
+    rng = np.random.default_rng(seed)
+    edge = int(rng.integers(70, 110))
+    image = np.where(np.arange(180)[:, None] < edge, 200.0, 60.0) + resized(6)(
+        rng.integers(0, 32, (30, 40), dtype=np.uint8)
+    )
+    return np.repeat(image[..., None], 3, axis=2).clip(0, 255).astype(np.uint8)
+
+
+def test_one_edge_across_the_image_is_no_likeness_and_no_hindrance():
+    train = {str(seed): horizon(seed) for seed in range(5)}
+    check = find_leaks(Images(train), Images({name: crop(image) for name, image in train.items()}))
+    assert [(leak.train, leak.test) for leak in check.leaks] == [(name, name) for name in train]
 
 
 def test_identical_images_need_no_structure():

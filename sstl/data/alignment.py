@@ -1,41 +1,28 @@
 """How one image lies in another that shows the same: turned, mirrored, resized, cropped; sought, then confirmed.
 
-Convention: images are compared as grey thumbnails, and places in them are (y, x) in units of the shorter side, so that
-they do not depend on the size of the file.
+Convention: images are compared as grey thumbnails, and places in them are those of sstl.data.sketches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sstl.data.thumbnails import Grey, correlation, even_structure, fine_structure, thumbnail
+from sstl.data.sketches import FINE, ORIENTATIONS, Array, Place, Sketch, orient, orient_place
+from sstl.data.thumbnails import Grey, correlation, even_structure
 
-Array = NDArray[np.float32]
-Place = tuple[float, float]
 Box = tuple[int, int, int, int]
 
-FINE = 96  # shorter side of the thumbnails by which an alignment is confirmed
-# Structure finer than twice a radius of their pixels is compared, with steps of so many pixels: first what is wide, to
-# come near the maximum, then what tells two skies over two meadows apart.
-_PROMISING = 0.55  # after the first; images that show the same have 0.7 and more there
-_STAGES = ((20, (3.0, 1.5)), (8, (1.5, 0.8, 0.4, 0.2)))
-
-# The search is coarser: a window that survives any crop to 80 % of the sides, 0.6 of the shorter side in the middle,
-# is looked for anywhere in the other image, at the sizes that such crops lead to.
-_COARSE, _WINDOW = 32, 19
-_SIZES = (26, 28, 30, 32, 34, 37, 40)
-_MARGIN = 0.2
-_FREQUENCIES = 8
+_STARTS, _APART = 64, 0.1  # first alignments, and their distance in place (in scale half of it)
+_REFINED = 8  # of them: the best
+_LIKELY, _PROMISING = 0.35, 0.55  # least correlation before and after the first stage; most false alignments have less
 _LEAST_SHARE = 0.25  # of the smaller image; less overlap than this is not pursued
-_LONGEST = 4  # a panorama is compared as if it were 4 to 1
-
-ORIENTATIONS = tuple((mirrored, turns) for mirrored in (False, True) for turns in range(4))
+# Structure finer than twice a radius, in the thumbnails' pixels, is compared, with steps of so many pixels: first what
+# is wide, to come near the maximum; then what tells two skies over two meadows apart.
+_STAGES = ((20, (3.0, 1.5)), (8, (1.5, 0.8, 0.4, 0.2)))
 
 
 @dataclass(frozen=True)
@@ -60,78 +47,10 @@ class Alignment:
     overlap: float = 0.0
 
 
-class Sketch:
-    """The thumbnails of an image, uint8 (H, W, 3), and what is sought of it in others."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.height, self.width = image.shape[:2]
-        shorter = min(self.height, self.width)
-        self.extent: Place = (min(self.height / shorter, _LONGEST), min(self.width / shorter, _LONGEST))
-        self.fine = thumbnail(image, *(round(FINE * side) for side in self.extent)).astype(np.uint8)
-        self.levels = tuple(self._level(size).astype(np.uint8) for size in _SIZES)
-        self.place, patch = self._window(self.levels[_SIZES.index(_COARSE)].astype(np.float32))
-        self.descriptors = _describe(np.stack([orient(patch, *orientation) for orientation in ORIENTATIONS]))
-
-    def _level(self, size: int) -> Grey:
-        image = np.repeat(self.fine[..., None], 3, axis=-1)
-        return thumbnail(image, *(round(size * side) for side in self.extent))
-
-    def _window(self, level: Grey) -> tuple[Place, Array]:
-        """Return the centre and the pixels of the most structured of the windows that survive any crop."""
-        first = [int(_MARGIN * side) for side in level.shape]
-        last = [max(start, side - start - _WINDOW) for start, side in zip(first, level.shape, strict=True)]
-        structure = np.abs(fine_structure(level, 3))
-        corners = product(*(range(start, end + 1) for start, end in zip(first, last, strict=True)))
-        y, x = max(corners, key=lambda c: structure[c[0] : c[0] + _WINDOW, c[1] : c[1] + _WINDOW].sum())
-        return ((y + _WINDOW / 2) / _COARSE, (x + _WINDOW / 2) / _COARSE), level[y : y + _WINDOW, x : x + _WINDOW]
-
-    def windows(self) -> tuple[Array, NDArray[np.float64]]:
-        """Return descriptors (N, D) of all windows of all sizes, and (N, 3): the scale and the centre's y and x."""
-        descriptors, places = [], []
-        for size, level in zip(_SIZES, self.levels, strict=True):
-            patches = np.lib.stride_tricks.sliding_window_view(level.astype(np.float32), (_WINDOW, _WINDOW))
-            descriptors.append(_describe(patches.reshape(-1, _WINDOW, _WINDOW)))
-            centres = (np.indices(patches.shape[:2]).reshape(2, -1).T + _WINDOW / 2) / size
-            places.append(np.insert(centres, 0, _COARSE / size, axis=1))
-        return np.concatenate(descriptors), np.concatenate(places)
-
-
-def _basis() -> Array:
-    """Return cosines over a window, (D, W, W), without mean and slopes; higher ones, which are fainter, weigh more."""
-    cosines = np.cos(np.pi * np.arange(_FREQUENCIES)[:, None] * (np.arange(_WINDOW) + 0.5) / _WINDOW)
-    pairs = [(u, v) for u in range(_FREQUENCIES) for v in range(_FREQUENCIES) if u + v > 1]
-    return np.stack([np.outer(cosines[u], cosines[v]) * np.hypot(u, v) ** 0.7 for u, v in pairs]).astype(np.float32)
-
-
-_BASIS = _basis().reshape(-1, _WINDOW**2)
-
-
-def _describe(patches: Array) -> Array:
-    """Return unit vectors (N, D) of patches (N, W, W); zero for a constant one."""
-    vectors = patches.reshape(len(patches), -1) @ _BASIS.T
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    described: Array = vectors / np.maximum(lengths, 1e-3 * _WINDOW**2)
-    return described
-
-
-def orient(image: NDArray[Any], mirrored: bool, turns: int) -> NDArray[Any]:
-    """Return a view of an image (H, W) that is mirrored left to right, if so, and then turned counterclockwise."""
-    return np.rot90(image[:, ::-1] if mirrored else image, turns)
-
-
-def orient_place(place: Place, extent: Place, mirrored: bool, turns: int) -> Place:
-    """Return where a place (y, x) of an image of an extent (height, width) lies in the image that `orient` returns."""
-    (y, x), (height, width) = place, extent
-    x = width - x if mirrored else x
-    for _ in range(turns):
-        y, x, height, width = width - x, y, width, height
-    return y, x
-
-
 def candidates(
     sketches: Sequence[Sketch], into: Sketch, threshold: float, most: int
-) -> Iterator[tuple[int, Alignment]]:
-    """Yield the images whose window looks most like one of ``into``: their index and a first alignment.
+) -> Iterator[tuple[float, int, list[Alignment]]]:
+    """Yield the images whose window looks most like one of ``into``: how much, their index and first alignments.
 
     Args:
         sketches: the images A.
@@ -141,17 +60,35 @@ def candidates(
     """
     descriptors, places = into.windows()
     products = np.concatenate([sketch.descriptors for sketch in sketches]) @ descriptors.T
-    found = products.argmax(axis=1)
-    scores = products[np.arange(len(found)), found].reshape(-1, len(ORIENTATIONS))
-    best = scores.max(axis=1)
+    products = products.reshape(len(sketches), len(ORIENTATIONS), -1)
+    best = products.max(axis=(1, 2))
     for index in np.argsort(-best)[:most]:
         if best[index] < threshold:
             return
-        orientation = int(scores[index].argmax())
-        scale, y, x = map(float, places[found[index * len(ORIENTATIONS) + orientation]])
-        mirrored, turns = ORIENTATIONS[orientation]
-        from_place = orient_place(sketches[index].place, sketches[index].extent, mirrored, turns)
-        yield int(index), Alignment(mirrored, turns, scale, from_place, (y, x))
+        of_image = (sketches[index].place, sketches[index].extent)
+        starts = [
+            Alignment(*orientation, scale, orient_place(*of_image, *orientation), to_place)
+            for orientation, scale, to_place in _starts(products[index], places)
+        ]
+        yield float(best[index]), int(index), starts
+
+
+def _starts(
+    products: NDArray[np.float32], places: NDArray[np.float64]
+) -> Iterator[tuple[tuple[bool, int], float, Place]]:
+    """Yield orientation, scale and place of the best windows that are not near a better one.
+
+    An image with one edge across it has many that are about as good.
+    """
+    left = products.copy()
+    for _ in range(_STARTS):
+        orientation, window = divmod(int(left.argmax()), left.shape[1])
+        scale, y, x = map(float, places[window])
+        yield ORIENTATIONS[orientation], scale, (y, x)
+        near = (np.abs(places[:, 1:] - (y, x)).max(axis=1) < _APART) & (
+            np.abs(np.log(places[:, 0] / scale)) < _APART / 2
+        )
+        left[orientation, near] = -1
 
 
 def overlap_boxes(image: Sketch, into: Sketch, alignment: Alignment) -> tuple[Box, Box]:
@@ -180,12 +117,29 @@ def _box(corners: Sequence[Place], image: Sketch) -> Box:
     return left, top, right, bottom
 
 
-def refine(image: Sketch, into: Sketch, first: Alignment) -> Alignment:
-    """Return the alignment of the highest correlation near ``first``, by steps in scale and place that grow smaller."""
-    best = first
-    for radius, steps in _STAGES:
-        source = even_structure(orient(image.fine, first.mirrored, first.turns).astype(np.float32), radius)
-        target = even_structure(into.fine.astype(np.float32), radius)
+def align(image: Sketch, into: Sketch, starts: Sequence[Alignment], enough: float) -> Alignment | None:
+    """Return the alignment of the highest correlation near first ones, or the first that has ``enough``; or None."""
+    layers = [
+        [even_structure(sketch.fine.astype(np.float32), radius) for sketch in (image, into)] for radius, _ in _STAGES
+    ]
+    measured = [_measured(orient(layers[0][0], one.mirrored, one.turns), layers[0][1], one) for one in starts]
+    found: list[Alignment] = []
+    for start in sorted(measured, key=_correlation, reverse=True)[:_REFINED]:
+        if start.correlation < _LIKELY or (found and found[-1].correlation >= enough):
+            break
+        found.append(_refined(layers, start))
+    return max(found, key=_correlation, default=None)
+
+
+def _correlation(alignment: Alignment) -> float:
+    return alignment.correlation
+
+
+def _refined(layers: Sequence[Sequence[Grey]], start: Alignment) -> Alignment:
+    """Move an alignment by steps in scale and place that grow smaller, as long as its correlation grows."""
+    best = start
+    for (of_image, target), (_, steps) in zip(layers, _STAGES, strict=True):
+        source = orient(of_image, start.mirrored, start.turns)
         best = _measured(source, target, best)
         for step in steps:
             while (better := _best_move(source, target, best, step / FINE)).correlation > best.correlation:
@@ -197,7 +151,7 @@ def refine(image: Sketch, into: Sketch, first: Alignment) -> Alignment:
 
 def _best_move(source: Grey, target: Grey, alignment: Alignment, step: float) -> Alignment:
     moved = (_moved(alignment, *move) for move in _moves(step))
-    return max((_measured(source, target, one) for one in moved), key=lambda one: one.correlation)
+    return max((_measured(source, target, one) for one in moved), key=_correlation)
 
 
 def _moves(step: float) -> list[tuple[float, float, float]]:

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sstl.data.alignment import Alignment, Box, Sketch, candidates, overlap_boxes, refine
+from sstl.data.alignment import Alignment, Box, align, candidates, overlap_boxes
 from sstl.data.files import FileImages, FilePairs, Image
 from sstl.data.layouts import Part, find_parts
+from sstl.data.sketches import Sketch
 from sstl.data.sources import ImageSource, OneLayer, SourceConfig, open_images, open_pairs, split_folder
 from sstl.data.tables import table_format
 from sstl.errors import ConfigError, InputError
 
-SOUGHT = 0.8  # least product of descriptors to look closer; made leaks have 0.9 and more
+SOUGHT = 0.85  # least product of descriptors to look closer; made leaks have 0.9 and more
 CONFIRMED = 0.75  # least correlation of the aligned fine structure; made leaks have 0.85 or more, others below 0.65
 OVERLAP = 0.5  # least share of the smaller image that must lie in the other
 _CLOSER = 8  # images that are looked at closer for each test image
@@ -118,14 +119,16 @@ def _sketches(source: ImageSource, messages: list[str], label: str, progress: bo
 
 def _alike(known: Sequence[_Sketched], other: _Sketched) -> list[tuple[_Sketched, Alignment]]:
     found = [(one, _IDENTICAL) for one in known if one.digest == other.digest]
-    for start in range(0, len(known), _BLOCK):
-        block = [one for one in known[start : start + _BLOCK] if one.digest != other.digest]
-        if not block:
-            continue
-        for index, first in candidates([one.sketch for one in block], other.sketch, SOUGHT, _CLOSER):
-            alignment = refine(block[index].sketch, other.sketch, first)
-            if alignment.correlation >= CONFIRMED and alignment.overlap >= OVERLAP:
-                found.append((block[index], alignment))
+    others = [one for one in known if one.digest != other.digest]
+    likely: list[tuple[float, _Sketched, list[Alignment]]] = []
+    for start in range(0, len(others), _BLOCK):
+        sketches = [one.sketch for one in others[start : start + _BLOCK]]
+        for score, index, starts in candidates(sketches, other.sketch, SOUGHT, _CLOSER):
+            likely.append((score, others[start + index], starts))
+    for _, one, starts in sorted(likely, key=lambda entry: -entry[0])[:_CLOSER]:
+        alignment = align(one.sketch, other.sketch, starts, CONFIRMED)
+        if alignment and alignment.correlation >= CONFIRMED and alignment.overlap >= OVERLAP:
+            found.append((one, alignment))
     return found
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 Grey = NDArray[np.float32]
 
-_NOISE = 4.0  # grey levels of 255: structure as faint as that is compression, and is not made stronger
+_NOISE = 2.0  # grey levels of 255: structure as faint as that is compression, and is not made stronger
 
 
 def thumbnail(image: NDArray[np.uint8], height: int, width: int) -> Grey:
@@ -27,11 +27,12 @@ def fine_structure(grey: Grey, radius: int) -> Grey:
 
 
 def even_structure(grey: Grey, radius: int) -> Grey:
-    """Return the fine structure, as strong everywhere: divided by its deviation in the box around each pixel.
+    """Return the fine structure without the finest, as strong everywhere: divided by its deviation in the box around.
 
-    Without that a horizon, one edge across a whole image, would outweigh everything else, and all horizons are alike.
+    Without the division a horizon, one edge across a whole image, would outweigh everything else, and all horizons are
+    alike. What is finer than 3 pixels is smoothed away: it depends on how the image was resized.
     """
-    fine = fine_structure(grey, radius)
+    fine = fine_structure(_box_mean(grey, 1).astype(np.float32), radius)
     variance = _box_mean(fine**2, radius).clip(min=0)
     even: Grey = (fine / np.sqrt(variance + _NOISE**2)).astype(np.float32)
     return even
