@@ -98,10 +98,17 @@ def test_transmissions_are_their_equations():
 
 
 def test_lamps_light_some_places_and_none_is_even_light():
-    assert torch.equal(lamps(20, 30, 0, rng()), torch.ones(20, 30))
-    light = lamps(60, 80, 2, rng())
+    assert torch.equal(lamps(20, 30, 0, (0, 1), rng()), torch.ones(3, 20, 30))
+    light = lamps(60, 80, 2, (0, 0), rng())
     assert 0.1 <= light.min() < 0.4
     assert 0.9 < light.max() <= 1
+    assert torch.equal(light[0], light[2])
+
+
+def test_tinted_lamps_have_colours():
+    light = lamps(60, 80, 3, (0.8, 0.8), rng())
+    assert (light.amax(dim=0) - light.amin(dim=0)).max() > 0.2
+    assert light.min() >= 0.1
 
 
 def test_splashes_lie_on_near_ground():

@@ -29,6 +29,7 @@ class Recipe:
         mist: spray over the near ground, for ``heavy`` (``scene.mist``).
         splashes: per 1000 pixels of near ground (``scene.splash_points``).
         lamps: how many light the drops at night (``scene.lamps``); with 0 the light is even.
+        tint: how much of a colour they have, from 0 (white) to 1.
         photographed: how many photographed streak images are laid over each other instead of rendered layers; their
             weights are drawn from ``gain``.
         camera: what the camera does to the scene; None leaves it.
@@ -54,6 +55,7 @@ class Recipe:
     mist: Range = (0.0, 0.0)
     splashes: Range = (0.0, 0.0)
     lamps: tuple[int, int] = (0, 0)
+    tint: Range = (0.0, 0.0)
     photographed: tuple[int, int] = (0, 0)
     gain: Range = (0.2, 1.0)
     camera: Camera | None = None

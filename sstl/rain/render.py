@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ class _Drawn:
     beta: float
     mist: float
     splashes: float
-    lamps: Tensor
+    lamps: int
+    light: Tensor
     shot: Shot | None
     effects: np.random.Generator
 
@@ -100,19 +101,18 @@ def render(
     ]
     visible = [[scene.occlusion(d.depth, z) for z in d.distances] for d in drawn] if recipe.occlusion else None
     grey = render_layers(layers, height, width, generators, visible) + _splashes(drawn, height, width)
-    grey = (grey * torch.stack([d.lamps for d in drawn])[:, None]).clamp(max=1)
-    streak = grey.expand(-1, 3, -1, -1)
+    streak = (grey * torch.stack([d.light for d in drawn])).clamp(max=1)
     if streaks is not None and recipe.photographed[1]:
         streak = torch.stack([_photographed(recipe, streaks, height, width, d.effects) for d in drawn])
     veils = [_veil(recipe, d, height, width, rng) for d, rng in zip(drawn, generators, strict=True)]
-    transmission = torch.stack([veil[0] for veil in veils]).to(clean)
-    airlight = torch.tensor([veil[1] for veil in veils]).view(-1, 1, 1, 1).expand(-1, 3, -1, -1).to(clean)
+    transmission = torch.stack([veil.transmission for veil in veils]).to(clean)
+    airlight = torch.tensor([veil.airlight for veil in veils]).view(-1, 1, 1, 1).expand(-1, 3, -1, -1).to(clean)
     developed = torch.stack(
         [image if d.shot is None else develop(image, d.shot.exposure, d.shot.gamma)
          for image, d in zip(clean, drawn, strict=True)]
     )  # fmt: skip
     sample = compose(developed, streak.to(clean), transmission, airlight, models)
-    parameters = tuple(_parameters(d, veil[1]) for d, veil in zip(drawn, veils, strict=True))
+    parameters = tuple(_parameters(d, veil) for d, veil in zip(drawn, veils, strict=True))
     return RainSample(**{**vars(sample), "rainy": _captured(sample.scene, drawn), "parameters": parameters})
 
 
@@ -159,16 +159,21 @@ def _draw(
 ) -> _Drawn:
     """Draw what the scene and the camera add; a generator of its own keeps the streaks what they are without it."""
     depth = scene.depth_field(height, width, rng)
+    beta, mist, splashes = (
+        float(rng.uniform(*bounds)) for bounds in (recipe.attenuation, recipe.mist, recipe.splashes)
+    )
+    lamps = int(rng.integers(recipe.lamps[0], recipe.lamps[1] + 1))
     return _Drawn(
         imaging=model,
         layers=layers,
         # A layer's scale is 1 / distance: the nearest is the longest.
         distances=[float(np.clip(min(recipe.length) / layer.length, 0, 1)) for layer in layers],
         depth=depth,
-        beta=float(rng.uniform(*recipe.attenuation)),
-        mist=float(rng.uniform(*recipe.mist)),
-        splashes=float(rng.uniform(*recipe.splashes)),
-        lamps=scene.lamps(height, width, int(rng.integers(recipe.lamps[0], recipe.lamps[1] + 1)), rng),
+        beta=beta,
+        mist=mist,
+        splashes=splashes,
+        lamps=lamps,
+        light=scene.lamps(height, width, lamps, recipe.tint, rng),
         shot=None if recipe.camera is None else draw_shot(recipe.camera, rng),
         effects=rng,
     )
@@ -197,15 +202,21 @@ def _photographed(recipe: Recipe, images: StreakImages, height: int, width: int,
     return torch.from_numpy(total.clip(0, 1)).permute(2, 0, 1)
 
 
-def _veil(recipe: Recipe, drawn: _Drawn, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Return the transmission, (1, height, width), and a grey airlight; full transmission without a veil."""
+class _Veil(NamedTuple):
+    transmission: Tensor  # (1, height, width)
+    airlight: float  # grey
+    even: float  # the mean of what does not depend on depth
+
+
+def _veil(recipe: Recipe, drawn: _Drawn, height: int, width: int, rng: np.random.Generator) -> _Veil:
     if drawn.imaging != "heavy":
-        return torch.ones(1, height, width), recipe.airlight[0]
+        return _Veil(torch.ones(1, height, width), recipe.airlight[0], 1.0)
     # A smooth random transmission: four random corners, interpolated.
     corners = torch.from_numpy(rng.uniform(*recipe.transmission, (1, 1, 2, 2)).astype(np.float32))
     smooth = torch.nn.functional.interpolate(corners, (height, width), mode="bilinear", align_corners=True)[0]
     airlight = float(rng.uniform(*recipe.airlight))
-    return smooth * scene.attenuation(drawn.depth, drawn.beta) * scene.mist(drawn.depth, drawn.mist), airlight
+    deep = scene.attenuation(drawn.depth, drawn.beta) * scene.mist(drawn.depth, drawn.mist)
+    return _Veil(smooth * deep, airlight, float(corners.mean()))
 
 
 def _captured(scenes: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
@@ -215,13 +226,15 @@ def _captured(scenes: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     return torch.stack(images).to(scenes)
 
 
-def _parameters(drawn: _Drawn, airlight: float) -> dict[str, Any]:
+def _parameters(drawn: _Drawn, veil: _Veil) -> dict[str, Any]:
     return {
         "imaging": drawn.imaging,
         "layers": [asdict(layer) for layer in drawn.layers],
-        "airlight": airlight,
+        "airlight": veil.airlight,
+        "transmission": veil.even,
         "attenuation": drawn.beta,
         "mist": drawn.mist,
         "splashes": drawn.splashes,
+        "lamps": drawn.lamps,
         "camera": None if drawn.shot is None else asdict(drawn.shot),
     }

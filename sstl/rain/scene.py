@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sstl.rain.ranges import Range
+
 
 def depth_field(height: int, width: int, rng: np.random.Generator) -> Tensor:
     """A stand-in for depth, (height, width) in [0, 1], 0 near: a ground that recedes to a horizon, with hills in it.
@@ -40,19 +42,22 @@ def occlusion(depth: Tensor, distance: float) -> Tensor:
     return ((depth - distance) / 0.2 + 1).clamp(0, 1)
 
 
-def lamps(height: int, width: int, count: int, rng: np.random.Generator) -> Tensor:
-    """Light at night, (height, width): 0.1 + 0.9 * the brightest of ``count`` Gaussian glows, or 1 without lamps.
+def lamps(height: int, width: int, count: int, tint: Range, rng: np.random.Generator) -> Tensor:
+    """Light at night, (3, height, width): 0.1 + 0.9 * the brightest of ``count`` Gaussian glows, or 1 without lamps.
 
-    Drops shine where lamps light them.
+    Drops shine where lamps light them. A lamp's colour is white less ``tint`` of a random hue's complement.
     """
     if count == 0:
-        return torch.ones(height, width)
+        return torch.ones(3, height, width)
     rows, columns = torch.arange(height)[:, None] / height, torch.arange(width)[None, :] / width
-    glow = torch.zeros(height, width)
+    glow = torch.zeros(3, height, width)
     for _ in range(count):
         top, left, size = rng.uniform(0, 0.7), rng.uniform(0, 1), rng.uniform(0.1, 0.35)
         distance = (rows - top) ** 2 + ((columns - left) * width / height) ** 2
-        glow = torch.maximum(glow, torch.exp(-distance / (2 * size**2)))
+        colour = torch.ones(3)
+        if tint[1]:  # white lamps draw nothing, so that their scenes are what they were
+            colour = torch.from_numpy(1 - rng.uniform(*tint) * rng.dirichlet((0.5, 0.5, 0.5))).float()
+        glow = torch.maximum(glow, colour[:, None, None] * torch.exp(-distance / (2 * size**2)))
     return 0.1 + 0.9 * glow
 
 

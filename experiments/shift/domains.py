@@ -1,0 +1,109 @@
+"""The target domains of the suite: photos without truth to adapt to, their truth for the oracle, and a test set each.
+
+Backgrounds to adapt to are clean sides of Rain800's training pairs that no source network has seen; those of the tests
+are of the development split. Everything follows from reserved.yaml and the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image as PillowImage
+
+from sstl.config import from_tree
+from sstl.data import SourceConfig, open_images, open_pairs
+from sstl.data.files import Image
+from sstl.data.manifest import read_manifest
+from sstl.data.sources import OneLayer
+from sstl.rain import Recipe, render
+
+MANIFEST = "manifest.csv"
+RESERVED = Path(__file__).with_name("reserved.yaml")
+PHOTOS, TESTS, SIDE = 64, 24, 256
+SEED = 20
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Folders of a domain: ``photos`` and their ``truth``, ``test/rainy`` and ``test/clean`` below ``root``."""
+
+    name: str
+    root: Path
+    developed_on: bool
+
+
+def reserved() -> dict[str, Any]:
+    """Return reserved.yaml with its recipes as such."""
+    tree = yaml.safe_load(RESERVED.read_text(encoding="utf-8"))
+    tree["recipes"] = {
+        name: from_tree(Recipe, recipe, where=f"recipe '{name}'") for name, recipe in tree["recipes"].items()
+    }
+    return dict(tree)
+
+
+def build(folder: Path) -> list[Domain]:
+    """Write all domains below ``folder`` (what is there is kept), and return them."""
+    tree = reserved()
+    names = [*tree["recipes"], "mixture"]
+    domains = [Domain(name, folder / name, name in tree["developed_on"]) for name in names]
+    if all((domain.root / "done").exists() for domain in domains):
+        return domains
+    streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")
+    photos, tests = _backgrounds()
+    for number, domain in enumerate(domains):
+        rng = np.random.default_rng([SEED, number])
+        recipes = [tree["recipes"][name] for name in (tree["mixture"] if domain.name == "mixture" else [domain.name])]
+        chosen = rng.permutation(len(photos))[:PHOTOS]
+        _write(
+            [photos[i] for i in chosen], recipes, streaks, SEED + number, domain.root / "photos", domain.root / "truth"
+        )
+        _write(
+            tests, recipes, streaks, SEED + 100 + number, domain.root / "test" / "rainy", domain.root / "test" / "clean"
+        )
+        (domain.root / "done").touch()
+    return domains
+
+
+def _backgrounds() -> tuple[list[Image], list[Image]]:
+    """Return crops of the backgrounds to adapt to and of those to test on, one of each group of the manifest."""
+    rows = read_manifest(Path(os.environ["SSTL_DATA"]) / MANIFEST)
+    groups = {row.key: row.group for row in rows}
+    seen_by_sources = {row.group for row in rows if row.set in ("bsds", "rain100l", "rain100h")}
+    train = OneLayer(open_pairs(SourceConfig(MANIFEST, split="train", set="rain800")), "clean")
+    photos = _one_a_group([(train, i) for i in range(len(train))], groups, seen_by_sources)
+    sources = [OneLayer(open_pairs(SourceConfig(MANIFEST, split="dev", set="rain800")), "clean")]
+    dev = [*sources, open_images(SourceConfig(MANIFEST, split="dev"), "clean")]
+    tests = _one_a_group([(source, i) for source in dev for i in range(len(source))], groups, set())
+    return photos, tests[:TESTS]
+
+
+def _one_a_group(places: list[tuple[Any, int]], groups: dict[str, str], taken: set[str]) -> list[Image]:
+    found, seen = [], set(taken)
+    for source, i in places:
+        group = groups[source.key(i)]
+        if group in seen:
+            continue
+        seen.add(group)
+        image = source.load(i)
+        if min(image.shape[:2]) >= SIDE:
+            # The middle, cut at multiples of 8: where the image was a JPEG, its grid stays in place.
+            top, left = ((side - SIDE) // 16 * 8 for side in image.shape[:2])
+            found.append(np.ascontiguousarray(image[top : top + SIDE, left : left + SIDE]))
+    return found
+
+
+def _write(backgrounds: list[Image], recipes: list[Recipe], streaks: Any, seed: int, rainy: Path, clean: Path) -> None:
+    for folder in (rainy, clean):
+        folder.mkdir(parents=True, exist_ok=True)
+    for i, background in enumerate(backgrounds):
+        tensor = torch.from_numpy(background).permute(2, 0, 1)[None].float() / 255
+        sample = render(tensor, recipes[i % len(recipes)], seed, [i], streaks)
+        for layer, folder in ((sample.rainy, rainy), (sample.clean, clean)):
+            pixels = (layer[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            PillowImage.fromarray(pixels).save(folder / f"{i:03}.png")
