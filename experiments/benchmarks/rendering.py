@@ -1,6 +1,6 @@
 """How much of a training step of joint small is waiting for rain: by a worker ahead, in the loop, and not at all.
 
-python experiments/benchmarks/rendering.py        (about three minutes on two cores; nothing else should run)
+python experiments/benchmarks/rendering.py        (about six minutes on two cores; nothing else should run)
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from sstl.report.environment import environment
 from sstl.types import PairedBatch
 
 RECIPES = ("light", "heavy", "mixed", "real_mix")
-BATCH, CROP, STEPS, WARM = 8, 96, 16, 4
+BATCH, CROP, ROUNDS, STEPS, WARM = 8, 96, 5, 6, 3
+READY, IN_LOOP, AHEAD = "without_rendering", "in_the_loop", "with_a_worker"
 
 
 def batches(recipe: str, workers: int) -> Iterator[PairedBatch]:
@@ -32,35 +33,38 @@ def batches(recipe: str, workers: int) -> Iterator[PairedBatch]:
     return endless(stream, GlobalBatches(BATCH), workers)
 
 
-def seconds_a_step(source: Iterator[PairedBatch]) -> float:
-    """Return the median time of a training step, waiting for its batch included."""
+def seconds_a_step(sources: dict[str, Iterator[PairedBatch]]) -> dict[str, float]:
+    """Return the median time of a training step from each source, waiting for its batch included.
+
+    The sources take turns of a few steps, so that what else the machine does meets all of them.
+    """
     torch.manual_seed(0)
     network = create_network("joint").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     method = create_method("supervised", network).train()
     optimizer = torch.optim.AdamW(method.parameters(), 1e-3)
-    times = []
-    for _ in range(WARM + STEPS):
-        start = time.perf_counter()
-        method(next(source))["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM:])
+    times: dict[str, list[float]] = {name: [] for name in sources}
+    for _ in range(ROUNDS):
+        for name, source in sources.items():
+            for step in range(WARM + STEPS):
+                start = time.perf_counter()
+                method(next(source))["loss"].backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                if step >= WARM:  # by then a worker has used up what it did during the others' turns
+                    times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(of_source) for name, of_source in times.items()}
 
 
 def main() -> None:
     """Measure in one run, so that the ratios compare."""
     results: dict[str, Any] = {}
     for recipe in RECIPES:
-        ready = seconds_a_step(repeat(next(batches(recipe, 0))))
-        in_loop, ahead = (seconds_a_step(batches(recipe, workers)) for workers in (0, 1))
-        results[recipe] = {
-            "milliseconds_without_rendering": 1000 * ready,
-            "share_in_the_loop": in_loop / ready - 1,
-            "share_with_a_worker": ahead / ready - 1,
-        }
-        print(f"{recipe:9} step {1000 * ready:.0f} ms; rendering adds {in_loop / ready - 1:+.1%} in the loop, "
-              f"{ahead / ready - 1:+.1%} with a worker ahead")  # fmt: skip
+        ready = repeat(next(batches(recipe, 0)))
+        found = seconds_a_step({READY: ready, IN_LOOP: batches(recipe, 0), AHEAD: batches(recipe, 1)})
+        shares = {name: found[name] / found[READY] - 1 for name in (IN_LOOP, AHEAD)}
+        results[recipe] = {"milliseconds_without_rendering": 1000 * found[READY], "share_of_the_step": shares}
+        print(f"{recipe:9} step {1000 * found[READY]:.0f} ms; rendering adds {shares[IN_LOOP]:+.1%} in the loop, "
+              f"{shares[AHEAD]:+.1%} with a worker ahead")  # fmt: skip
     tree = {
         "command": "python experiments/benchmarks/rendering.py",
         "network": "joint small", "batch": BATCH, "crop": CROP, "recipes": results, "environment": environment(),
