@@ -119,6 +119,7 @@ class TrainConfig:
         ema_decay: of the averaged weights, which are what is validated and kept; 0 switches averaging off.
         precision: arithmetic of the convolutions; ``auto`` is bf16 where the processor has it.
         checkpoint_every, log_every, picture_every: in steps; 0 for pictures means none.
+        snapshot_every: steps between two averaged weights that are all kept, in ``snapshots/``; 0 keeps none.
         tensorboard: also write TensorBoard events (needs the extra ``track``).
     """
 
@@ -138,6 +139,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     log_every: int = 20
     picture_every: int = 1000
+    snapshot_every: int = 0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

@@ -47,8 +47,8 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     """Run (or go on with) a training.
 
     Writes into ``config.output``: ``config.yaml``, ``log.jsonl``, ``checkpoints/`` (full state, atomic),
-    ``pictures/``, ``best.safetensors`` (the averaged weights that validated best, if there is a validation) and, at the
-    end, ``weights.safetensors`` (the averaged weights).
+    ``pictures/``, ``snapshots/``, ``best.safetensors`` (the averaged weights that validated best, if there is a
+    validation) and, at the end, ``weights.safetensors`` (the averaged weights).
 
     Args:
         config: the run.
@@ -147,6 +147,8 @@ class _Session:
         if config.picture_every and step % config.picture_every == 0 and self.validation is not None:
             path = config.output / "pictures" / f"step-{step:08d}.png"
             write_atomic(path, picture_grid(self.kept, self.validation.sample(), self.accelerator.device))
+        if config.snapshot_every and step % config.snapshot_every == 0:
+            save_weights(config.output / "snapshots" / f"step-{step:08d}.safetensors", self.kept, self._info())
         if step % config.checkpoint_every == 0:
             self.save()
         return True

@@ -1,6 +1,7 @@
 """Rain: imaging models, streaks, scene, camera, and the recipes that tie them together."""
 
 from sstl.rain.imaging import MAP_THRESHOLD, additive, heavy, rain_map, region, screen, streak_layer
+from sstl.rain.matching import Match, match
 from sstl.rain.recipes import Recipe, list_recipes, load_recipe
 from sstl.rain.render import RainSample, StreakImages, compose, render
 from sstl.rain.streaks import StreakLayer, render_layers
@@ -9,6 +10,7 @@ synthesize = render
 
 __all__ = [
     "MAP_THRESHOLD",
+    "Match",
     "RainSample",
     "Recipe",
     "StreakImages",
@@ -18,6 +20,7 @@ __all__ = [
     "heavy",
     "list_recipes",
     "load_recipe",
+    "match",
     "rain_map",
     "region",
     "render",

@@ -1,0 +1,204 @@
+"""Adapt every source to every target domain by every method, score against the truth, keep one file a cell.
+
+SSTL_DATA=/path/to/data python experiments/shift/run.py [--only PATTERN ...] [--work FOLDER] [--minutes M]
+
+A cell, DOMAIN/SOURCE/TRIAL, whose configuration was measured already is skipped, so the suite can be run in several
+sittings; PATTERN (as veil/*/control) chooses, and after M minutes no new cell is begun. ``table.py`` draws the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from domains import Domain, build
+from sources import SOURCES, Source, anchor
+
+from sstl.config import to_tree
+from sstl.data import PairSource, SourceConfig, open_images, open_pairs
+from sstl.data.matching import match_photos, recipe_yaml
+from sstl.data.stream import PairedPart
+from sstl.engine import DataConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, train
+from sstl.metrics import matlab_luma, psnr
+from sstl.ops.files import write_atomic
+from sstl.report.environment import environment
+from sstl.restore import Restorer, load
+
+CELLS = Path(__file__).resolve().parent / "cells"
+STEPS, SNAPSHOTS, SEED = 150, 50, 3
+IMAGES = 12  # development pairs and clean photographs on which forgetting and harm are measured
+CAP = 60.0  # dB that an untouched photograph counts
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A way to adapt: a method with options, and the rain that its supervised branch sees beside the anchor's.
+
+    Attributes:
+        rain: "" (the anchor's alone), "any" (the wide prior), "matched" (fitted to the photos) or "truth" (the oracle).
+        options: of the method.
+        everywhere: run it on all sources, not on joint alone.
+    """
+
+    method: str = "supervised"
+    rain: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    everywhere: bool = False
+
+
+TRIALS = {
+    "control": Trial(everywhere=True),
+    "oracle": Trial(rain="truth", everywhere=True),
+    "any": Trial(rain="any", everywhere=True),
+    "matched": Trial(rain="matched", everywhere=True),
+    "sirr": Trial("sirr"),
+    "sirr_released": Trial("sirr_released"),
+    "mean_teacher": Trial("mean_teacher"),
+    "streak_transfer": Trial("streak_transfer"),
+}
+
+
+def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
+    """Return the training of a cell: the same steps, crops and learning rate for all."""
+    parts = anchor(0.4 if trial.rain else 1.0)
+    if trial.rain == "truth":
+        parts += (PairedPart(str(domain.root), rainy="photos", clean="truth", weight=0.6),)
+    elif trial.rain:
+        recipe = str(matched(domain)) if trial.rain == "matched" else trial.rain
+        parts += (PairedPart("manifest.csv", split="train", recipe=recipe, weight=0.6),)
+    return TrainConfig(
+        output=output,
+        network=NetworkConfig(source.network, source.options, str(source.path)),
+        method=MethodConfig(trial.method, trial.options),
+        data=DataConfig(parts, (SourceConfig(str(domain.root / "photos")),), crop=96),
+        optimizer=OptimizerConfig(lr=4e-4, warmup_steps=10, final=0.1),
+        steps=STEPS,
+        batch_size=8,
+        ema_decay=0.97,
+        seed=SEED,
+        checkpoint_every=STEPS,
+        picture_every=0,
+        snapshot_every=SNAPSHOTS,
+    )
+
+
+def matched(domain: Domain) -> Path:
+    """Return the recipe that was matched to a domain's photos; match it if that was not done yet."""
+    path = domain.root / "rain.yaml"
+    if not path.exists():
+        started = time.process_time()
+        photos = open_images(SourceConfig(str(domain.root / "photos")), "rainy")
+        found = match_photos(photos, open_images(SourceConfig("manifest.csv", split="train"), "clean"))
+        seconds = time.process_time() - started
+        write_atomic(path.with_name("match.json"), json.dumps({**vars(found), "recipe": None, "seconds": seconds}))
+        write_atomic(path, recipe_yaml(found.recipe, f"Matched to the photos of the domain {domain.name}."))
+    return path
+
+
+def scores(restorer: Restorer, pairs: PairSource, most: int | None = None) -> list[float]:
+    """Return the luma PSNR of every image."""
+    found = []
+    for i in range(min(len(pairs), most or len(pairs))):
+        rainy, clean = pairs.load(i)
+        found.append(psnr(matlab_luma(restorer.restore(rainy)), matlab_luma(clean)))
+    return found
+
+
+def harm(restorer: Restorer) -> float:
+    """Return the mean RGB PSNR of clean photographs' restorations against themselves, each capped."""
+    photographs = open_images(SourceConfig("manifest.csv", split="dev"), "clean")
+    images = [photographs.load(i) for i in range(IMAGES)]
+    return float(np.mean([min(psnr(restorer.restore(image), image), CAP) for image in images]))
+
+
+def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
+    """Return the scores of weights: per test image, on the source's development pairs, on clean photographs."""
+    restorer = load(weights)
+    tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
+    source = open_pairs(SourceConfig("manifest.csv", split="dev", set="rain100l"))
+    return {
+        "test": scores(restorer, tests),
+        "source": float(np.mean(scores(restorer, source, IMAGES))),
+        "clean": harm(restorer),
+    }
+
+
+def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
+    """Train and score a cell unless it is there; return whether it had to be run."""
+    trial = TRIALS[name]
+    output = work / "cells" / domain.name / source.network / name
+    config = configuration(domain, source, trial, output)
+    tree = to_tree(replace(config, output=Path(name)))
+    tree["source"] = hashlib.sha256(source.path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(json.dumps(tree, sort_keys=True).replace(str(work), "").encode()).hexdigest()[:16]
+    file = CELLS / f"{domain.name}-{source.network}-{name}.json"
+    if file.exists() and json.loads(file.read_text())["config"] == digest:
+        return False
+    started, used = time.perf_counter(), time.process_time()
+    weights = train(config, overwrite=True)
+    minutes, processor = (time.perf_counter() - started) / 60, (time.process_time() - used) / 60
+    snapshots = sorted((output / "snapshots").glob("*.safetensors"))
+    tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
+    cell = {
+        "domain": domain.name, "source": source.network, "trial": name, "config": digest, "seed": SEED,
+        "steps": STEPS, "minutes": round(minutes, 2), "processor_minutes": round(processor, 2),
+        **all_scores(weights, domain),
+        "snapshots": {path.stem: float(np.mean(scores(load(path), tests))) for path in snapshots[:-1]},
+        "environment": environment(),
+    }  # fmt: skip
+    CELLS.mkdir(exist_ok=True)
+    write_atomic(file, json.dumps(cell, indent=1) + "\n")
+    print(f"{domain.name}/{source.network}/{name}: {np.mean(cell['test']):.2f} dB in {minutes:.1f} minutes", flush=True)
+    return True
+
+
+def run_start(domain: Domain, source: Source) -> None:
+    """Score the source as it is, and the rainy input."""
+    file = CELLS / f"{domain.name}-{source.network}-start.json"
+    digest = hashlib.sha256(source.path.read_bytes()).hexdigest()[:16]
+    if file.exists() and json.loads(file.read_text())["config"] == digest:
+        return
+    tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
+    given = [psnr(*(matlab_luma(image) for image in tests.load(i))) for i in range(len(tests))]
+    cell = {
+        "domain": domain.name, "source": source.network, "trial": "start", "config": digest, "input": given,
+        **all_scores(source.path, domain), "environment": environment(),
+    }  # fmt: skip
+    CELLS.mkdir(exist_ok=True)
+    write_atomic(file, json.dumps(cell, indent=1) + "\n")
+    print(
+        f"{domain.name}/{source.network}: input {np.mean(given):.2f}, start {np.mean(cell['test']):.2f} dB", flush=True
+    )
+
+
+def main() -> None:
+    """Run what is chosen and not there yet, the cheap and telling cells first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN")
+    parser.add_argument("--work", type=Path, default=Path("runs/shift"))
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    args = parser.parse_args()
+    deadline = time.monotonic() + 60 * args.minutes
+    work = args.work.resolve()
+    domains = build(work / "domains")
+    for name, trial in TRIALS.items():
+        for source in SOURCES if trial.everywhere else SOURCES[:1]:
+            for domain in domains:
+                path = f"{domain.name}/{source.network}/{name}"
+                if not any(fnmatch(path, pattern) for pattern in args.only):
+                    continue
+                run_start(domain, source)
+                if time.monotonic() > deadline:
+                    return
+                run_cell(domain, source, name, work)
+
+
+if __name__ == "__main__":
+    main()
