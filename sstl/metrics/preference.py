@@ -56,4 +56,5 @@ def sign_test(first: int, second: int) -> float:
     """Return the exact two-sided p value of so uneven a split if either is as likely in each trial (binomial)."""
     trials, fewer = first + second, min(first, second)
     # As whole numbers, which do not overflow.
-    return min(1.0, 2 * sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials)
+    ways = sum(math.comb(trials, k) for k in range(fewer + 1))
+    return min(1.0, 2 * ways / (1 << trials))

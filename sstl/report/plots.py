@@ -116,13 +116,19 @@ def compared_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes | 
         for title, axis in zip(shared, axes, strict=True):
             for index, (name, of_run) in enumerate(curves.items()):
                 if title in of_run:
-                    look = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _DASHES[index // len(_COLOURS) % 4]}
-                    axis.plot(*of_run[title], **look, label=_printable(name), marker=_marker(of_run[title]))
+                    dashes, colour = divmod(index, len(_COLOURS))
+                    axis.plot(
+                        *of_run[title],
+                        color=_COLOURS[colour],
+                        linestyle=_DASHES[dashes % len(_DASHES)],
+                        marker=_marker(of_run[title]),
+                        label=_printable(name),
+                    )
             _scale(axis, np.concatenate([of_run[title][1] for of_run in curves.values() if title in of_run]))
             axis.set(title=_printable(title), xlabel="step")
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
-        figure.legend(lines.values(), lines.keys(), loc="outside upper left", fontsize=9)
+        lines = {str(line.get_label()): line for axis in figure.axes for line in axis.lines}
+        figure.legend(list(lines.values()), list(lines), loc="outside upper left", fontsize=9)
         return _svg(figure)
 
 
