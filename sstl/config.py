@@ -35,12 +35,17 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: the file cannot be read, or a key or value does not fit; names the file, key and value.
     """
+    return from_tree(cls, with_overrides(read_tree(path), overrides), where=str(path))
+
+
+def read_tree(path: str | Path) -> Any:
+    """Return what a YAML file holds, as plain dicts, lists and scalars; ConfigError if it cannot be read."""
     path = Path(path)
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path.") from None
-    return from_tree(cls, with_overrides(_parse(text, str(path)), overrides), where=str(path))
+    return _parse(text, str(path))
 
 
 def with_overrides(tree: Any, overrides: Sequence[str]) -> Any:

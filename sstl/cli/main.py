@@ -22,6 +22,7 @@ COMMANDS = {
     "adapt": "adapt weights to a folder of your own rainy photos, without ground truth",
     "evaluate": "score weights or restored images against clean images",
     "data": "list the known data sets, look at one, find leaks between two, or download one",
+    "compare": "draw runs side by side, or vote blindly between two restorations",
     "report": "write the page of an adaptation again",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",

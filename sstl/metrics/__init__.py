@@ -6,6 +6,7 @@ from sstl.metrics.leakage import leakage
 from sstl.metrics.leftover import leftover
 from sstl.metrics.luma import matlab_luma
 from sstl.metrics.niqe import Statistics, fit_niqe, niqe
+from sstl.metrics.preference import Preference, preference, sign_test, wilson
 from sstl.metrics.protocols import PROTOCOLS, Protocol, Score, score
 from sstl.metrics.psnr import psnr
 from sstl.metrics.rainmap import rain_map
@@ -15,6 +16,7 @@ from sstl.metrics.summary import Summary, summarize
 __all__ = [
     "PROTOCOLS",
     "Detection",
+    "Preference",
     "Protocol",
     "Score",
     "Statistics",
@@ -27,9 +29,12 @@ __all__ = [
     "leftover",
     "matlab_luma",
     "niqe",
+    "preference",
     "psnr",
     "rain_map",
     "score",
+    "sign_test",
     "ssim",
     "summarize",
+    "wilson",
 ]

@@ -79,9 +79,9 @@ def verdict(figures: Figures) -> str:
     return " ".join(said)
 
 
-def spread(photos: Sequence[Path]) -> list[Path]:
-    """Return up to ``SHOWN`` photos, spread evenly over the folder."""
-    chosen = np.unique(np.linspace(0, len(photos) - 1, min(SHOWN, len(photos))).round().astype(int))
+def spread(photos: Sequence[Path], count: int = SHOWN) -> list[Path]:
+    """Return up to ``count`` photos, spread evenly over the folder."""
+    chosen = np.unique(np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int))
     return [photos[i] for i in chosen]
 
 

@@ -24,6 +24,8 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x ascending, y; y ma
 
 # Two of Okabe and Ito's colours (2008), told apart with every kind of colour blindness and in grey.
 _BEFORE, _AFTER = "#D55E00", "#0072B2"
+_COLOURS = (_AFTER, _BEFORE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # more of them, for many lines
+_DASHES = ("-", "--", ":", "-.")  # of the lines beyond the colours
 _INK, _FAINT, _PALE = "#333333", "#999999", "#e4e4e4"
 _NOT_A_LOSS = ("step", "lr", "samples_per_second", "seconds", "skipped")
 _FAINTEST = 1e-7  # of the largest gradient: what float32 can tell from nothing
@@ -67,7 +69,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> bytes:
 
     losses = {key: _points(log, key) for key in _keys(log, skip=_NOT_A_LOSS)}
     rate = _points(log, "lr")
-    checks = [{"step": entry.get("step"), **entry["validation"]} for entry in log if _has_validation(entry)]
+    checks = _checks(log)
     figures = _figures(checks)
     window = max((_window(len(x)) for x, _ in losses.values()), default=1)
     with _style():
@@ -91,6 +93,66 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> bytes:
         for axis in figure.axes:
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: the labels of long runs stay apart
         return _svg(figure)
+
+
+def compared_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes | None:
+    """Draw the logs of several runs over one another: a panel for each term that two or more of them hold.
+
+    Args:
+        logs: run -> its log, as for `training_curves`; losses are smoothed over a thirtieth of each curve.
+
+    Returns:
+        The figure as SVG; None if no two runs share a term.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    curves = {name: _curves(log) for name, log in logs.items()}
+    titles = [title for of_run in curves.values() for title in of_run]
+    shared = [title for title in dict.fromkeys(titles) if titles.count(title) > 1]
+    if not shared:
+        return None
+    with _style():
+        figure, axes = _figure(columns=3, panels=len(shared), legend_rows=len(logs))
+        for title, axis in zip(shared, axes, strict=True):
+            for index, (name, of_run) in enumerate(curves.items()):
+                if title in of_run:
+                    dashes, colour = divmod(index, len(_COLOURS))
+                    axis.plot(
+                        *of_run[title],
+                        color=_COLOURS[colour],
+                        linestyle=_DASHES[dashes % len(_DASHES)],
+                        marker=_marker(of_run[title]),
+                        label=_printable(name),
+                    )
+            _scale(axis, np.concatenate([of_run[title][1] for of_run in curves.values() if title in of_run]))
+            axis.set(title=_printable(title), xlabel="step")
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        lines = {str(line.get_label()): line for axis in figure.axes for line in axis.lines}
+        figure.legend(list(lines.values()), list(lines), loc="outside upper left", fontsize=9)
+        return _svg(figure)
+
+
+def _curves(log: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
+    """Return a run's smoothed losses and its validation figures, by the titles of their panels."""
+    losses = {key: _points(log, key) for key in _keys(log, skip=_NOT_A_LOSS)}
+    checks = _checks(log)
+    return {
+        **{_title(key): (steps, _smooth(values, _window(len(steps)))) for key, (steps, values) in losses.items()},
+        **{f"validation {_title(key)}": _points(checks, key) for key in _figures(checks)},
+    }
+
+
+def _checks(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the validations of a log, each with its step."""
+    return [{"step": entry.get("step"), **entry["validation"]} for entry in log if _has_validation(entry)]
+
+
+def _title(key: str) -> str:
+    return "total loss" if key == "loss" else key.replace("_", " ")
+
+
+def _marker(points: Points) -> str:
+    return "." if len(points[0]) < 30 else ""
 
 
 def histogram(
@@ -238,13 +300,13 @@ def _style() -> AbstractContextManager[None]:
 
 
 def _figure(
-    columns: int = 1, panels: int = 1, size: tuple[float, float] | None = None
+    columns: int = 1, panels: int = 1, size: tuple[float, float] | None = None, legend_rows: int = 0
 ) -> tuple[Figure, Iterator[Axes]]:
     """Return a figure and its panels, row by row; a figure without panels says that there is nothing to show."""
     from matplotlib.figure import Figure
 
     columns, rows = min(columns, max(panels, 1)), max(1, math.ceil(panels / columns))
-    figure = Figure(figsize=size or (3.2 * columns, 0.4 + 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=size or (3.2 * columns, 0.4 + 2.4 * rows + 0.2 * legend_rows), layout="constrained")
     if not panels:
         figure.text(0.5, 0.5, "Nothing was logged.", ha="center")
     axes: list[Axes] = []
@@ -313,16 +375,20 @@ def _draw_loss(axis: Axes, key: str, points: Points, window: int) -> None:
     shown = np.where(finite, values, math.nan)
     if window > 1:
         axis.plot(steps, shown, color=_AFTER, linewidth=0.6, alpha=0.4, rasterized=steps.size > _MANY)
-    axis.plot(steps, _smooth(values, window), color=_AFTER, linewidth=1.8, marker="." if steps.size < 30 else "")
-    name = _printable(key.replace("_", " "))
-    axis.set(title="total loss" if key == "loss" else name, xlabel="step", ylabel=name)
-    good = values[finite]
-    if good.size and good.min() > 0 and good.max() > 20 * good.min():
-        axis.set_yscale("log")
+    axis.plot(steps, _smooth(values, window), color=_AFTER, linewidth=1.8, marker=_marker(points))
+    axis.set(title=_printable(_title(key)), xlabel="step", ylabel=_printable(key.replace("_", " ")))
+    _scale(axis, values)
     if not finite.all():
         lost = steps[~finite]
         axis.plot(lost, np.zeros_like(lost), "x", color=_BEFORE, transform=axis.get_xaxis_transform(), clip_on=False)
         axis.set_title(f"✕ not finite: {lost.size}", loc="right", fontsize=9, fontweight="normal", color=_BEFORE)
+
+
+def _scale(axis: Axes, values: NDArray[np.float64]) -> None:
+    """Make the axis logarithmic if the values are positive and span much."""
+    good = values[np.isfinite(values)]
+    if good.size and good.min() > 0 and good.max() > 20 * good.min():
+        axis.set_yscale("log")
 
 
 def _figures(checks: Sequence[Mapping[str, Any]]) -> list[str]:
