@@ -159,7 +159,8 @@ def test_every_recipe_is_a_function_of_seed_and_index(name, photo):
     part = render(photo.expand(2, -1, -1, -1), name, 3, [4, 1], Drops())
     for field in ("rainy", "clean", "streak", "mask", "transmission"):
         # Not to the bit: the widest blur of a batch decides how far all of its kernels are summed.
-        assert (getattr(part, field) - getattr(whole, field)[[4, 1]]).abs().mean() < 1e-4
+        # JPEG can make a level of what the last bit differs in.
+        assert (getattr(part, field) - getattr(whole, field)[[4, 1]]).abs().mean() < 1e-3
     assert part.parameters == (whole.parameters[4], whole.parameters[1])
     if name != "dry":
         assert not torch.equal(rained(name, photo, seed=4).rainy, whole.rainy)

@@ -158,7 +158,8 @@ def _draw(
     recipe: Recipe, model: str, layers: list[StreakLayer], height: int, width: int, rng: np.random.Generator
 ) -> _Drawn:
     """Draw what the scene and the camera add; a generator of its own keeps the streaks what they are without it."""
-    depth = scene.depth_field(height, width, rng)
+    deep = recipe.occlusion or recipe.attenuation[1] or recipe.mist[1] or recipe.splashes[1]
+    depth = scene.depth_field(height, width, rng) if deep else torch.zeros(height, width)
     beta, mist, splashes = (
         float(rng.uniform(*bounds)) for bounds in (recipe.attenuation, recipe.mist, recipe.splashes)
     )
