@@ -120,6 +120,9 @@ def test_the_command(photos, tmp_path, run_cli):
     assert "short.png" in outcome.err.splitlines()[-1]
     assert json.loads(figures.read_text())["figures"]["removed"].keys() == {"before", "after"}
     assert run_cli("report", run).code == 0
+    wrong = run_cli("adapt", photos, "-o", tmp_path / "other", "--weights", SOURCE, "--options", "decoy=0.9")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "'decoy'" in wrong.err
     missing = run_cli("adapt", tmp_path / "none", "-o", run)
     assert (missing.code, missing.err.count("\n")) == (2, 1)
 

@@ -20,13 +20,17 @@ from sstl.losses import (
     agreement,
     background_loss,
     consistency_loss,
+    draw_transformation,
+    equivariance_loss,
     gaussian_kl,
     mask_loss,
-    mixture_nll,
     recomposition_loss,
+    rerain_loss,
+    stage_agreement_loss,
     streak_loss,
     total_variation,
 )
+from sstl.losses.consistency import rerendered
 from sstl.losses.likelihood import Statistics
 from sstl.rain import render
 from sstl.types import PairedBatch, Restoration
@@ -38,6 +42,10 @@ def doubles(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
 
 def with_gradient(tensor: Tensor) -> Tensor:
     return tensor.clone().requires_grad_()
+
+
+def mixture_nll(residual: Tensor, weights: Tensor, variances: Tensor) -> Tensor:
+    return Mixture(len(weights)).photo_nll(residual, weights, variances).mean()
 
 
 # --- the mixture likelihood ------------------------------------------------------------------------------------------
@@ -133,8 +141,8 @@ def test_online_em_recovers_the_mixture(deviations, weights):
         residual = random.normal(0, random.choice(deviations, 4000, p=weights))
         em_step(mixture, torch.from_numpy(residual).float().view(10, 1, 20, 20))
     order = np.argsort(deviations)
-    found = mixture.variances.argsort()
-    np.testing.assert_allclose(mixture.variances[found].sqrt(), np.array(deviations)[order], rtol=0.05)
+    found = mixture.moments.argsort()
+    np.testing.assert_allclose(mixture.moments[found].sqrt(), np.array(deviations)[order], rtol=0.05)
     np.testing.assert_allclose(mixture.weights[found], np.array(weights)[order], atol=0.03)
     assert float(mixture.weights.sum()) == pytest.approx(1, abs=1e-5)
     assert mixture.updates == 400
@@ -150,14 +158,14 @@ def test_statistics_are_mean_responsibilities_and_squares():
         square += densities / densities.sum() * r**2 / 3
     found = mixture.statistics(torch.tensor(residual))
     np.testing.assert_allclose(found.weight, weight, rtol=1e-5)
-    np.testing.assert_allclose(found.square, square, rtol=1e-5)
+    np.testing.assert_allclose(found.moment, square, rtol=1e-5)
 
 
 def test_the_first_batch_is_taken_alone_and_later_ones_are_blended():
     mixture = Mixture(1, momentum=0.9)
     for deviation, expected in ((0.1, 0.01), (0.3, 0.9 * 0.01 + 0.1 * 0.09)):
         em_step(mixture, torch.tensor([-deviation, deviation]))
-        assert float(mixture.variances) == pytest.approx(expected, rel=1e-5)
+        assert float(mixture.moments) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -173,7 +181,7 @@ def test_variances_and_weights_have_a_floor():
     mixture = Mixture(3, floor=1e-4)
     for _ in range(5):
         em_step(mixture, torch.zeros(50))
-    assert (mixture.variances == 1e-4).all()
+    assert (mixture.moments == 1e-4).all()
     assert (mixture.weights > 0).all()
     assert mixture.nll(torch.ones(4)).isfinite()
 
@@ -182,7 +190,7 @@ def test_the_state_of_a_mixture_is_its_state_dict():
     mixture, other = Mixture(), Mixture()
     residual = 0.1 * torch.randn(1000)
     em_step(mixture, residual)
-    assert set(mixture.state_dict()) == {"weights", "variances", "updates"}
+    assert set(mixture.state_dict()) == {"weights", "moments", "updates"}
     other.load_state_dict(mixture.state_dict())
     for each in (mixture, other):
         em_step(each, 0.5 * residual)
@@ -193,6 +201,32 @@ def test_the_state_of_a_mixture_is_its_state_dict():
 def test_a_mixture_of_nothing_is_refused():
     with pytest.raises(SstlError, match="components are 0"):
         Mixture(0)
+
+
+def test_a_photo_has_its_own_mixture_between_the_shared_one_and_its_own_maximum():
+    mixture = Mixture(2)
+    for _ in range(60):
+        em_step(mixture, torch.cat([0.01 * torch.randn(2, 500), 0.2 * torch.randn(2, 500)]))
+    before = {name: t.clone() for name, t in mixture.state_dict().items()}
+    photos = torch.stack([0.005 * torch.randn(2000), 0.4 * torch.randn(2000)])
+    weights, moments = mixture.of_photos(photos)
+    assert weights.shape == moments.shape == (2, 2)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
+    assert (weights > 0.2).all()  # the prior keeps half of what was shared
+    assert weights[0, 0] > mixture.weights[0] > weights[1, 0]
+    assert moments[0, 0] < mixture.moments[0]
+    assert 0.04 < moments[1, 1] < 0.16
+    own, shared = mixture.nll(photos, per_photo=True), mixture.nll(photos)
+    assert own < shared
+    assert all(torch.equal(t, before[name]) for name, t in mixture.state_dict().items())
+
+
+def test_a_photos_own_moment_cannot_follow_its_residuals_to_zero():
+    mixture = Mixture(3)
+    em_step(mixture, 0.1 * torch.randn(10, 300))
+    weights, moments = mixture.of_photos(torch.zeros(1, 300))
+    assert (weights * moments >= 0.49 * mixture.weights * mixture.moments).all()
+    assert moments.max() > 0.4 * mixture.moments.max()
 
 
 def test_the_anchor_pulls_faint_residuals_apart_and_strong_ones_together():
@@ -215,7 +249,7 @@ def test_statistics_of_a_detached_residual_have_no_gradient():
     mixture = Mixture()
     assert not any(part.requires_grad for part in mixture.statistics(residual.detach()))
     attached = mixture.statistics(residual)
-    assert attached.square.requires_grad
+    assert attached.moment.requires_grad
     assert not attached.weight.requires_grad
 
 
@@ -276,6 +310,87 @@ def test_recomposition_asks_that_nothing_goes_missing():
     assert recomposition_loss(hidden, rainy) == pytest.approx(0, abs=1e-7)
     white = torch.ones(1, 3, 6, 6)
     assert recomposition_loss(Restoration(white, white), white) == 0
+
+
+def test_a_transformation_is_a_flip_a_turn_or_a_shrinking_and_never_nothing():
+    image = torch.rand(1, 3, 8, 12)
+    seen = {}
+    for seed in range(120):
+        torch.manual_seed(seed)
+        changed = draw_transformation()(image)
+        assert changed.shape != image.shape or not torch.equal(changed, image)
+        seen[tuple(changed.shape[-2:]), round(float(changed[0, 0, 0, 0]), 4)] = changed
+        if changed.numel() == image.numel():
+            assert torch.equal(changed.flatten().sort().values, image.flatten().sort().values)
+        else:
+            assert 4 <= changed.shape[-2] < 8
+            torch.testing.assert_close(changed.mean(), image.mean(), atol=0.03, rtol=0)
+    whole = [size for size, _ in seen if size in ((8, 12), (12, 8))]
+    assert (whole.count((8, 12)), whole.count((12, 8))) == (3, 4)
+    assert len(seen) > 8
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equivariance_is_broken_by_a_function_that_knows_directions(seed):
+    rainy, trust = doubles(2, 3, 9, 8), torch.ones(2, 1, 9, 8).double()
+
+    def loss(f) -> float:
+        torch.manual_seed(seed)
+        return float(equivariance_loss(f, rainy, f(rainy), trust))
+
+    assert loss(lambda x: 0.5 * x) == pytest.approx(0)
+    assert loss(lambda x: x) == 0  # the cheapest solution
+    ramp = torch.linspace(0, 1, 9).double()
+    assert loss(lambda x: x + ramp[: x.shape[-1]] + 3 * ramp[: x.shape[-2], None] ** 2) > 0.01
+
+
+def test_stages_are_asked_to_agree_with_the_last_one_which_stands():
+    first, second, last = (with_gradient(doubles(2, 3, 4, 4)) for _ in range(3))
+    restored = Restoration(last, last, stages=(Restoration(first, first), Restoration(second, second)))
+    loss = stage_agreement_loss(restored)
+    apart = [(stage - last).abs().mean().item() for stage in (first, second)]
+    assert loss.item() == pytest.approx(sum(apart) / 2)
+    loss.backward()
+    assert last.grad is None
+    assert first.grad.all()
+    assert second.grad.all()
+    assert stage_agreement_loss(Restoration(last, last)) == 0
+
+
+def test_rain_is_rendered_again_elsewhere_and_as_much_of_it():
+    background, streak = torch.full((4, 3, 16, 16), 0.4), torch.zeros(4, 1, 16, 16)
+    streak[:, :, 2:9, 5] = torch.linspace(0.1, 0.5, 7)
+    torch.manual_seed(0)
+    again = rerendered(background, streak) - background
+    torch.testing.assert_close(again.sum(dim=(1, 2, 3)), 3 * streak.sum(dim=(1, 2, 3)))
+    assert ((again > 0.05).any(dim=-2).sum(dim=-1) == 1).all()  # a falling streak still falls
+    assert not torch.allclose(again[0], again[1])
+    assert rerendered(background, 9 * streak).max() == 1
+
+
+def test_what_restores_its_own_rain_is_at_peace():
+    background, streak = torch.full((2, 3, 8, 8), 0.4), torch.zeros(2, 1, 8, 8)
+    streak[..., 3] = 0.3
+    trust = torch.ones(2, 1, 8, 8)
+    assert rerain_loss(lambda x: x.clamp(max=0.4), background, streak, trust) == 0
+    assert rerain_loss(lambda x: x, background, 0 * streak, trust) == 0  # the cheapest solution
+    assert float(rerain_loss(lambda x: x, background, streak, trust)) == pytest.approx(0.3 / 8)
+    assert float(rerain_loss(lambda x: x - 0.1, background, 0 * streak, trust)) == pytest.approx(0.1)
+    assert rerain_loss(lambda x: x, background, streak, 0 * trust) == 0
+
+
+def test_the_consistency_terms_train_what_they_restore():
+    factor, trust = with_gradient(torch.tensor(0.9)), torch.ones(2, 1, 8, 8)
+    rainy, streak = torch.rand(2, 3, 8, 8), 0.2 * torch.rand(2, 1, 8, 8)
+    target = with_gradient(0.8 * rainy)
+    for loss in (
+        equivariance_loss(lambda x: factor * x, rainy, target, trust),
+        rerain_loss(lambda x: factor * x, target, streak, trust),
+    ):
+        factor.grad = None
+        loss.backward()
+        assert factor.grad != 0
+        assert target.grad is None
 
 
 def test_total_variation_of_simple_images():

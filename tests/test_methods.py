@@ -21,12 +21,16 @@ from sstl.types import PairedBatch, UnpairedBatch
 
 SEMI = [name for name in list_methods() if METHODS[name].needs_unpaired]
 EVERY_TERM = {  # some are off by default
-    "mean_teacher": {"likelihood": 1e-3, "kl": 0.02, "tv": 1e-3},
+    "mean_teacher": {
+        **{"likelihood": 1e-3, "kl": 0.02, "tv": 1e-3},
+        **{"equivariance": 0.1, "stage_agreement": 0.1, "rerain": 0.1},
+    },
     "supervised": {"edge": 0.05},
     "adversarial": {"width": 4},
 }
 SILENT = {  # what is measured but trains nothing, trains the other player, or is a fault that is reproduced
-    "mean_teacher": ["trust"],
+    "consistency": ["stage_agreement", "trust"],  # the toy has no stages
+    "mean_teacher": ["stage_agreement", "trust"],
     "adversarial": ["discriminator"],
     "sirr_released": ["kl"],
 }
@@ -57,11 +61,11 @@ def start(domain) -> Network:
 
 @pytest.fixture(scope="session")
 def adapted(start, domain) -> Callable[..., Network]:
-    """Return ``start`` after 300 more steps of a method."""
+    """Return ``start`` after some more steps of a method."""
 
-    def adapt(name: str, seed: int = 1, **options: Any) -> Network:
+    def adapt(name: str, seed: int = 1, steps: int = 300, **options: Any) -> Network:
         network = copy.deepcopy(start)
-        train(create_method(name, network, **options), domain.source, domain.target, seed=seed)
+        train(create_method(name, network, **options), domain.source, domain.target, steps=steps, seed=seed)
         return network
 
     return adapt
@@ -227,6 +231,57 @@ def test_sirr_neither_stops_removing_nor_flattens(adapted, start, domain):
     assert contrast_kept(network, domain.clean) > 0.9
 
 
+LIKELIHOODS = [{"density": d, "per_photo": own} for d in ("gaussian", "oriented") for own in (False, True)][1:]
+
+
+@pytest.mark.parametrize("options", LIKELIHOODS, ids=str)
+def test_no_likelihood_stops_the_removal_or_flattens(options, adapted, start, domain):
+    network = adapted("sirr", steps=150, **options)
+    assert removed(network, domain.test) > removed(start, domain.test) - 0.05
+    assert contrast_kept(network, domain.clean) > 0.9
+
+
+@pytest.mark.parametrize("options", LIKELIHOODS, ids=str)
+def test_every_likelihood_alone_removes_nothing(options, adapted, domain):
+    network = adapted("sirr", steps=80, supervised=0.0, kl=0.0, tv=0.0, likelihood=1.0, **options)
+    assert abs(removed(network, domain.test)) < 0.1
+
+
+def test_the_oriented_kl_keeps_light_that_the_likelihood_takes(adapted, domain):
+    def light(kl: float) -> float:
+        network = adapted("sirr", steps=80, supervised=0.0, likelihood=0.02, kl=kl, density="oriented")
+        with torch.no_grad():
+            return (domain.test.rainy - network(domain.test.rainy).background).clamp(min=0).mean().item()
+
+    synthetic = domain.source.streak.mean().item()
+    assert light(kl=0.0) < 0.1 * synthetic
+    assert light(kl=1.0) > 0.2 * synthetic
+
+
+@pytest.mark.parametrize("options", LIKELIHOODS, ids=str)
+def test_each_term_of_every_likelihood_reaches_the_network_and_moves_no_buffer(options, start, batch):
+    method = create_method("sirr", copy.deepcopy(start), **options)
+    before = state(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = method(*batch)
+    assert all(value.isfinite() for value in parts.values())
+    parts = method(*batch)
+    for term in ("nll", "kl", "tv"):
+        gradients = torch.autograd.grad(parts[term], [*method.network.parameters()], retain_graph=True)
+        assert any(g.abs().sum() > 0 for g in gradients)
+    assert differing(before, state(method)) == []
+    method.after_step(1)
+    assert {name.split(".")[0] for name in differing(before, state(method))} == {"residuals"}
+    other = create_method("sirr", copy.deepcopy(start), **options)
+    other.load_state_dict(method.state_dict())
+    assert differing(method(*batch), other(*batch)) == []
+
+
+def test_a_density_that_does_not_exist_is_refused():
+    with pytest.raises(SstlError, match=r"method 'sirr'.*'density'.*'gaussian', 'oriented'"):
+        create_method("sirr", Toy(), density="laplace")
+
+
 def test_likelihood_alone_removes_nothing(adapted, domain):
     network = adapted("sirr", supervised=0.0, kl=0.0, tv=0.0, likelihood=1.0)
     assert abs(removed(network, domain.test)) < 0.1
@@ -251,7 +306,7 @@ def test_the_kl_keeps_the_energy_that_the_likelihood_takes(adapted, domain):
 def test_the_mixture_moves_after_a_step_only(start, batch):
     method = create_method("sirr", copy.deepcopy(start))
     before = state(method)
-    assert {"residuals.mixture.weights", "residuals.mixture.variances", "residuals.mixture.updates"} < before.keys()
+    assert {"residuals.mixture.weights", "residuals.mixture.moments", "residuals.mixture.updates"} < before.keys()
     method(*batch)
     assert differing(before, state(method)) == []
     method.after_step(1)
@@ -270,7 +325,7 @@ def test_the_mixture_fits_the_residuals(start, domain):
         method.after_step(step + 1)
     mixture = method.residuals.mixture
     assert mixture.nll(residual) < before
-    torch.testing.assert_close((mixture.weights * mixture.variances).sum(), residual.square().mean(), rtol=0.02, atol=0)
+    torch.testing.assert_close((mixture.weights * mixture.moments).sum(), residual.square().mean(), rtol=0.02, atol=0)
 
 
 # Mean teacher
@@ -293,12 +348,73 @@ def test_recomposition_alone_removes_nothing(adapted, domain):
     assert removed(network, domain.test) < 0.2
 
 
+def test_consistency_neither_stops_removing_nor_flattens(adapted, start, domain):
+    network = adapted("consistency", steps=150)
+    assert removed(network, domain.test) > removed(start, domain.test) - 0.05
+    assert contrast_kept(network, domain.clean) > 0.9
+
+
+def test_equivariance_alone_stops_removing(adapted, start, domain):
+    alone = {"supervised": 0.0, "consistency": 0.0, "recomposition": 0.0, "stage_agreement": 0.0, "rerain": 0.0}
+    network = adapted("consistency", steps=150, **alone, equivariance=1.0)
+    assert removed(network, domain.test) < removed(start, domain.test) - 0.2
+
+
+def test_consistency_is_a_mean_teacher_without_exchange(start, batch):
+    terms = {"exchange": 0.0, "equivariance": 0.1, "stage_agreement": 0.1, "rerain": 0.1}
+    parts = []
+    for method in (
+        create_method("consistency", copy.deepcopy(start)),
+        create_method("mean_teacher", copy.deepcopy(start), **terms),
+    ):
+        torch.manual_seed(0)
+        parts.append(method(*batch))
+    assert differing(*parts) == []
+    assert "exchange" not in parts[0]
+
+
+def passes(method: Method, batch: tuple[PairedBatch, UnpairedBatch]) -> int:
+    """How often the student runs in one step."""
+    seen = []
+    hook = method.network.register_forward_hook(lambda *_: seen.append(1))
+    method(*batch)
+    hook.remove()
+    return len(seen)
+
+
+def test_a_term_that_is_off_costs_no_forward_pass(batch):
+    def count(**options: float) -> int:
+        off = {"exchange": 0.0, "consistency": 0.0, "recomposition": 0.0}
+        return passes(create_method("mean_teacher", Toy(), **{**off, **options}), batch)
+
+    assert count() == 1  # the supervised branch
+    assert [count(**{term: 0.1}) for term in ("exchange", "equivariance", "rerain", "stage_agreement")] == [2] * 4
+    assert count(stage_agreement=0.1, likelihood=1e-3) == 2
+    assert passes(create_method("mean_teacher", Toy()), batch) == 3
+
+
+def test_the_weights_of_the_consistency_terms_act(start, batch):
+    network = copy.deepcopy(start)
+    terms = ("consistency", "recomposition", "equivariance", "rerain")
+    parts = create_method("consistency", network, **dict.fromkeys(terms, 2.0))(*batch)
+    supervised = create_method("supervised", network)(*batch)["loss"]
+    torch.testing.assert_close(parts["loss"], supervised + 2 * sum(parts[term] for term in terms))
+
+
+def test_the_stages_of_a_recurrent_network_are_brought_together(batch):
+    method = create_method("consistency", create_network("joint", size="tiny", stages=2), stage_agreement=1.0)
+    parts = method(*batch)
+    assert parts["stage_agreement"] > 0
+    parts["stage_agreement"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in method.network.parameters())
+
+
 def test_the_mean_teacher_takes_a_likelihood(start, domain):
     method = create_method("mean_teacher", copy.deepcopy(start), likelihood=1e-3, kl=0.02)
-    before = method.residuals.mixture.variances.clone()
+    before = method.residuals.mixture.moments.clone()
     train(method, domain.source, domain.target, steps=5)
     assert method.residuals.mixture.updates == 5
-    assert not torch.equal(method.residuals.mixture.variances, before)
+    assert not torch.equal(method.residuals.mixture.moments, before)
 
 
 def test_the_teacher_is_an_average_that_no_gradient_moves(batch):

@@ -9,7 +9,7 @@ from pathlib import Path
 EXAMPLES = """examples:
   sstl adapt my-rainy-photos -o runs/mine
   sstl adapt my-rainy-photos -o runs/mine --minutes 10 --clean my-dry-photos
-  sstl adapt my-rainy-photos -o runs/sirr --method sirr --steps 500"""
+  sstl adapt my-rainy-photos -o runs/sirr --method sirr --options density=oriented per_photo=true"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--steps", type=int, default=300, help="optimiser steps (default: %(default)s)")
     length.add_argument("--minutes", type=float, help="train for about so many minutes instead")
     parser.add_argument("--method", default="mean_teacher", help="see 'sstl methods' (default: %(default)s)")
+    parser.add_argument(
+        "--options", metavar="KEY=VALUE", nargs="+", default=(), help="options of the method, for example tv=1.0e-3"
+    )
     parser.add_argument(
         "--clean", metavar="DIR", default="bundled", help="clean photographs to rain on (default: scikit-image's)"
     )
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Adapt, then print the figures, what was written and what to do next."""
     from sstl.cli.output import write_json
+    from sstl.config import with_overrides
     from sstl.networks.weights import DEFAULT
     from sstl.report.adaptation import adapt
     from sstl.report.environment import environment
@@ -48,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         args.steps,
         args.minutes,
         clean=args.clean,
+        options=with_overrides({}, args.options),
         seed=args.seed,
         resume=args.resume,
         overwrite=args.overwrite,

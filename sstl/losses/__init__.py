@@ -1,8 +1,17 @@
 """Losses: one idea per file, plain functions of tensors; each says what minimises it and what forbids that."""
 
-from sstl.losses.consistency import agreement, consistency_loss, recomposition_loss
+from sstl.losses.consistency import (
+    agreement,
+    consistency_loss,
+    draw_transformation,
+    equivariance_loss,
+    recomposition_loss,
+    rerain_loss,
+    stage_agreement_loss,
+)
 from sstl.losses.distance import Distance, distance, edge_loss
-from sstl.losses.likelihood import Mixture, gaussian_kl, mixture_nll
+from sstl.losses.likelihood import Mixture, gaussian_kl
+from sstl.losses.oriented import OrientedMixture, exponential_kl
 from sstl.losses.paired import background_loss, mask_loss, streak_loss
 from sstl.losses.perceptual import Perceptual
 from sstl.losses.smoothness import total_variation
@@ -10,16 +19,21 @@ from sstl.losses.smoothness import total_variation
 __all__ = [
     "Distance",
     "Mixture",
+    "OrientedMixture",
     "Perceptual",
     "agreement",
     "background_loss",
     "consistency_loss",
     "distance",
+    "draw_transformation",
     "edge_loss",
+    "equivariance_loss",
+    "exponential_kl",
     "gaussian_kl",
     "mask_loss",
-    "mixture_nll",
     "recomposition_loss",
+    "rerain_loss",
+    "stage_agreement_loss",
     "streak_loss",
     "total_variation",
 ]

@@ -1,12 +1,18 @@
-"""Consistency terms for unlabelled images: a student against a teacher, and a restoration against its own input."""
+"""Consistency terms for unlabelled images: with a teacher, the own input, transformations, stages, and rain again."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sstl.rain import additive
 from sstl.types import Restoration
+
+Change = Callable[[Tensor], Tensor]  # of images (B, C, H, W)
+SHRINK = (0.5, 0.9)  # below one half, thin streaks vanish
 
 
 def agreement(views: Tensor, tolerance: float) -> Tensor:
@@ -38,3 +44,79 @@ def recomposition_loss(restored: Restoration, rainy: Tensor) -> Tensor:
     it forbids is colour or texture that goes missing from B^ without being called rain.
     """
     return F.l1_loss((restored.background + restored.removed).clamp(0, 1), rainy)
+
+
+def equivariance_loss(restore: Change, rainy: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """f(Tx) = T f(x): mean of T weight * |f(T rainy) - T target|, T drawn anew by ``draw_transformation``.
+
+    Cheapest solution alone: any function of single pixels, "remove nothing" and constants among them; the supervised
+    term forbids it. Turns by 90 degrees ask the same of horizontal as of falling streaks, and so of horizontal lines in
+    the photo; ``weight`` and a small weight of the term keep that within bounds.
+
+    Args:
+        restore: f, rainy images to backgrounds, (B, 3, H, W); trained.
+        rainy: the photos x.
+        target: f(x), here the teacher's; detached.
+        weight: trust per pixel, (B, 1, H, W).
+    """
+    change = draw_transformation()
+    return consistency_loss(restore(change(rainy)), change(target.detach()), change(weight))
+
+
+def draw_transformation() -> Change:
+    """Draw T, with probability 1/8 each: a flip or turn of the square other than the identity, or a shrinking.
+
+    The shrinking is by a factor from 0.5 to 0.9, bilinear with antialiasing. Turns by 90 degrees exchange the sides.
+    """
+    kind = int(torch.randint(8, ()))
+    if kind == 0:
+        factor = float(torch.empty(()).uniform_(*SHRINK))
+        return lambda image: _shrunk(image, factor)
+    mirrored, turns = divmod(kind, 4)
+    return lambda image: torch.rot90(image.flip(-1) if mirrored else image, turns, (-2, -1))
+
+
+def _shrunk(image: Tensor, factor: float) -> Tensor:
+    size = [max(1, round(factor * side)) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def stage_agreement_loss(restored: Restoration) -> Tensor:
+    """Mean |B^_t - B^_last| over the earlier stages t of a recurrent network, the last one detached; 0 without stages.
+
+    Cheapest solution alone: stages that do nothing, or all the same; the supervised term, which judges every stage,
+    forbids it. Detached, the last stage is not pulled back to the first.
+    """
+    target = restored.background.detach()
+    apart = [(stage.background - target).abs().mean() for stage in restored.stages]
+    return torch.stack(apart).mean() if apart else target.new_zeros(())
+
+
+def rerain_loss(restore: Change, background: Tensor, streak: Tensor, weight: Tensor) -> Tensor:
+    """Mean of weight * |f(B^ + T S^) - B^|: a restored photo, its own rain again in another geometry, restored again.
+
+    Cheapest solution alone: S^ = 0 and f the identity ("remove nothing"); the supervised term forbids it. It also keeps
+    what rain B^ still has, so that it anchors and does not improve by itself; a target that improves must do that.
+
+    Args:
+        restore: f, rainy images to backgrounds; trained.
+        background: B^, (B, 3, H, W) in [0, 1], here the teacher's; detached.
+        streak: S^ >= 0, the light that was removed, (B, 1 or 3, H, W).
+        weight: trust per pixel, (B, 1, H, W).
+    """
+    return consistency_loss(restore(rerendered(background, streak).detach()), background, weight)
+
+
+def rerendered(background: Tensor, streak: Tensor) -> Tensor:
+    """Lay streaks over backgrounds in another geometry: clip(B + T S), T drawn for each photo.
+
+    T mirrors the layer in each axis with probability 1/2, which keeps falling rain falling, and shifts it cyclically
+    by any number of pixels.
+    """
+    return additive(background, torch.stack([_moved(layer) for layer in streak])).clamp(0, 1)
+
+
+def _moved(layer: Tensor) -> Tensor:
+    mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
+    shifts = [int(torch.randint(side, ())) for side in layer.shape[-2:]]
+    return layer.flip(mirrored).roll(shifts, (-2, -1))

@@ -1,6 +1,7 @@
 """Training methods: one file per method."""
 
 from sstl.methods import adversarial as adversarial
+from sstl.methods import consistency as consistency
 from sstl.methods import jorder_e as jorder_e
 from sstl.methods import mean_teacher as mean_teacher
 from sstl.methods import sirr as sirr

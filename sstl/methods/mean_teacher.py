@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from sstl.errors import SstlError
-from sstl.losses import agreement, consistency_loss, recomposition_loss
+from sstl.losses import (
+    agreement,
+    consistency_loss,
+    equivariance_loss,
+    recomposition_loss,
+    rerain_loss,
+    stage_agreement_loss,
+)
 from sstl.methods.base import METHODS
 from sstl.methods.residuals import ResidualLikelihood
 from sstl.methods.supervised import Supervised
@@ -26,7 +33,7 @@ class MeanTeacher(Supervised):
     """Learn from unlabelled photos by an averaged teacher and the rain that it finds (mean teacher, NeurIPS 2017).
 
     The teacher, a moving average of the student, restores each photo and its mirror image (the weak views); their mean
-    is the pseudo-label, their spread tells where to trust it. Three terms use them:
+    is the pseudo-label, their spread tells where to trust it. These terms use them:
 
     - *exchange*: the rain that the teacher found in the photos is laid over the labelled batch's clean images, with its
       brightness drawn anew; the clean image is the truth. What the teacher finds faintly, the student learns to remove
@@ -36,12 +43,15 @@ class MeanTeacher(Supervised):
     - *consistency*: on a strong view (other exposure, noise) the student agrees with the teacher, weighted by trust.
       Cheapest wrong solution: "remove nothing" or any constant; the supervised branch forbids both.
     - *recomposition*: O = B^ + S^ * R^ on that view. Cheapest wrong solution: "remove nothing"; forbidden likewise.
+    - *equivariance*, *stage agreement*, *re-rain* (off by default): see ``sstl.losses.consistency``. Each costs a
+      forward pass of the student. Cheapest wrong solution of all: "remove nothing"; forbidden likewise.
 
     Args:
         network: any network.
         supervised: weight of the supervised branch.
         exchange: weight of the supervised loss under exchanged rain.
-        consistency, recomposition: weights of these terms.
+        consistency, recomposition, equivariance, stage_agreement, rerain: weights of these terms; 0 leaves one out.
+            Stages agree only in a recurrent network; of another the term is 0.
         decay: of the teacher; 0.99 follows the student within a hundred steps.
         tolerance: spread of the weak views at which trust has fallen to 1/e.
         brightness: range of the exchanged rain's 98th percentile.
@@ -49,6 +59,7 @@ class MeanTeacher(Supervised):
         options: of ``Supervised``.
     """
 
+    name = "mean_teacher"
     needs_unpaired = True
 
     def __init__(
@@ -64,11 +75,22 @@ class MeanTeacher(Supervised):
         likelihood: float = 0.0,
         kl: float = 0.0,
         tv: float = 0.0,
+        equivariance: float = 0.0,
+        stage_agreement: float = 0.0,
+        rerain: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
-        self.weight, self.exchange = supervised, exchange
-        self.consistency, self.recomposition = consistency, recomposition
+        self.weight = supervised
+        self.weights = {
+            "exchange": exchange,
+            "consistency": consistency,
+            "recomposition": recomposition,
+            "equivariance": equivariance,
+            "rerain": rerain,
+            "stage_agreement": stage_agreement,
+            "likelihood": 1.0,  # its parts are weighted already
+        }
         self.decay, self.tolerance, self.brightness = decay, tolerance, brightness
         self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
         self.residuals = ResidualLikelihood(likelihood, kl, tv) if likelihood or kl or tv else None
@@ -82,24 +104,40 @@ class MeanTeacher(Supervised):
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
         if unpaired is None:
-            raise SstlError("method 'mean_teacher' needs unlabelled photos; give data.unpaired.")
+            raise SstlError(f"method '{self.name}' needs unlabelled photos; give data.unpaired.")
         parts = self.supervised(paired)
         target, trust = self.pseudo_label(unpaired.rainy)
+        terms = self._terms(paired, unpaired.rainy, target, trust)
         loss = self.weight * parts["loss"]
+        for name, weight in self.weights.items():
+            loss = loss + weight * terms[name] if name in terms else loss
+        return {**parts, **terms, "trust": trust.mean(), "loss": loss}
+
+    def _terms(self, paired: PairedBatch, rainy: Tensor, target: Tensor, trust: Tensor) -> dict[str, Tensor]:
+        """The terms that are on, by name; what is off costs no forward pass."""
+        weights = self.weights
         terms: dict[str, Tensor] = {}
-        if self.exchange:
-            terms["exchange"] = self.supervised(self.exchanged(paired, unpaired.rainy - target))["loss"]
-            loss = loss + self.exchange * terms["exchange"]
-        if self.consistency or self.recomposition:
-            strong, expected = self.strong_view(unpaired.rainy, target)
+        if weights["exchange"]:
+            terms["exchange"] = self.supervised(self.exchanged(paired, rainy - target))["loss"]
+        if weights["consistency"] or weights["recomposition"]:
+            strong, expected = self.strong_view(rainy, target)
             restored = self.network(strong)
             terms["consistency"] = consistency_loss(restored.background, expected, trust)
             terms["recomposition"] = recomposition_loss(restored, strong)
-            loss = loss + self.consistency * terms["consistency"] + self.recomposition * terms["recomposition"]
-        if self.residuals is not None:
-            real = self.residuals(unpaired.rainy, self.network(unpaired.rainy).background, paired)
-            terms, loss = {**terms, **real}, loss + real["likelihood"]
-        return {**parts, **terms, "trust": trust.mean(), "loss": loss}
+        if weights["equivariance"]:
+            terms["equivariance"] = equivariance_loss(self._restore, rainy, target, trust)
+        if weights["rerain"]:
+            terms["rerain"] = rerain_loss(self._restore, target, found_streak(rainy - target), trust)
+        if weights["stage_agreement"] or self.residuals is not None:
+            restored = self.network(rainy)
+            if weights["stage_agreement"]:
+                terms["stage_agreement"] = stage_agreement_loss(restored)
+            if self.residuals is not None:
+                terms |= self.residuals(rainy, restored.background, paired)
+        return terms
+
+    def _restore(self, rainy: Tensor) -> Tensor:
+        return self.network(rainy).background  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def pseudo_label(self, rainy: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,12 +148,8 @@ class MeanTeacher(Supervised):
 
     @torch.no_grad()
     def exchanged(self, paired: PairedBatch, residual: Tensor) -> PairedBatch:
-        """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos.
-
-        Rain is light of no colour: what all channels lost in common is streak, the rest is not.
-        """
-        streak = residual.amin(dim=1, keepdim=True)
-        streak = streak * (streak > FAINT)
+        """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos."""
+        streak = found_streak(residual)
         bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
         wanted = torch.empty(bright.shape).uniform_(*self.brightness).to(bright)
         rainy = (paired.clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1)
@@ -139,3 +173,12 @@ class MeanTeacher(Supervised):
             kept.copy_(latest)
         if self.residuals is not None:
             self.residuals.after_step()
+
+
+def found_streak(residual: Tensor) -> Tensor:
+    """Return the streaks in a residual O - B^, (B, C, H, W) -> (B, 1, H, W).
+
+    Rain is light of no colour: what all channels lost in common is streak, the rest is not.
+    """
+    streak = residual.amin(dim=1, keepdim=True)
+    return streak * (streak > FAINT)

@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from sstl.losses import Mixture, total_variation
+from sstl.losses import Mixture, OrientedMixture, total_variation
 from sstl.losses.likelihood import Statistics
 from sstl.types import PairedBatch
+
+Density = Literal["gaussian", "oriented"]
+DENSITIES: dict[Density, type[Mixture]] = {"gaussian": Mixture, "oriented": OrientedMixture}
 
 
 class ResidualLikelihood(nn.Module):
     """SIRR's unsupervised terms (Wei et al., CVPR 2019, the paper's form) on the residuals O - B^ of real photos.
 
-    ``likelihood * NLL + kl * KL(synthetic || nearest component) + tv * TV(B^)``. Any zero-mean likelihood alone is
-    minimised by "remove nothing"; the KL has a gradient to the network here, through the variances that the next M-step
-    would give, and grows without bound as the residuals vanish. It assumes that real and synthetic rain carry similar
-    energy: where the photos are much drier or wetter than the training pairs, lower ``kl``. TV alone is minimised by a
-    flat image; the supervised branch, which a method always adds, forbids it.
+    ``likelihood * NLL + kl * KL(synthetic || found) + tv * TV(B^)``, the KL from the nearest Gaussian, or from all that
+    the oriented density calls rain. Any of these likelihoods alone is minimised by "remove nothing"; the KL has a
+    gradient to the network here, through the parameters that the next M-step would give, and grows without bound as the
+    residuals vanish. It assumes that real and synthetic rain carry similar energy: where the photos are much drier or
+    wetter than the training pairs, lower ``kl``. TV alone is minimised by a flat image; the supervised branch, which a
+    method always adds, forbids it.
 
     Args:
         likelihood, kl, tv: the weights; 0 switches a term off.
         components: K of the mixture.
         momentum: of the running sufficient statistics.
+        density: ``gaussian``, the paper's, or ``oriented``: see ``OrientedMixture``.
+        per_photo: weigh each photo's residuals by a mixture of its own, since photos differ in rain; its prior is the
+            shared one, which alone is kept. See ``Mixture.of_photos``.
     """
 
-    def __init__(self, likelihood: float, kl: float, tv: float, components: int = 3, momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        likelihood: float,
+        kl: float,
+        tv: float,
+        components: int = 3,
+        momentum: float = 0.9,
+        density: Density = "gaussian",
+        per_photo: bool = False,
+    ) -> None:
         super().__init__()
-        self.likelihood, self.kl, self.tv = likelihood, kl, tv
-        self.mixture = Mixture(components, momentum)
+        self.likelihood, self.kl, self.tv, self.per_photo = likelihood, kl, tv, per_photo
+        self.mixture = DENSITIES[density](components, momentum)
         self._seen: Statistics | None = None
 
     def forward(self, rainy: Tensor, background: Tensor, paired: PairedBatch) -> dict[str, Tensor]:
         """Return ``nll``, ``kl``, ``tv`` and their weighted sum ``likelihood``; changes no buffer."""
         residual = rainy - background
         self._seen = self.mixture.statistics(residual.detach())
-        synthetic = (paired.rainy - paired.clean).square().mean().clamp(min=self.mixture.floor)
+        synthetic = self.mixture.moment(paired.rainy - paired.clean).mean().clamp(min=self.mixture.floor)
         terms = {
-            "nll": self.mixture.nll(residual),
+            "nll": self.mixture.nll(residual, self.per_photo),
             "kl": self.mixture.kl(residual, synthetic),
             "tv": total_variation(background),
         }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sstl.errors import SstlError
 from sstl.methods.base import METHODS
-from sstl.methods.residuals import ResidualLikelihood
+from sstl.methods.residuals import Density, ResidualLikelihood
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
 from sstl.types import PairedBatch, UnpairedBatch
@@ -16,7 +16,7 @@ from sstl.types import PairedBatch, UnpairedBatch
 
 @METHODS.register("sirr")
 class Sirr(Supervised):
-    """Semi-supervised transfer by a Gaussian mixture over real residuals (SIRR, Wei et al., CVPR 2019).
+    """Semi-supervised transfer by a mixture over real residuals (SIRR, Wei et al., CVPR 2019).
 
     One set of weights serves both branches. Departures from the released code, which collapsed: the mixture lives in
     buffers and is fitted by online EM, the likelihood is the full density, and the KL has a gradient.
@@ -24,8 +24,9 @@ class Sirr(Supervised):
     Args:
         network: any network.
         supervised: weight of the supervised branch; it forbids every collapse of the unsupervised terms.
-        likelihood, kl, tv, components: see ``ResidualLikelihood``. The likelihood's gradient is r / sigma^2, some
-            hundred times an L1's for faint residuals; hence the small weight.
+        likelihood, kl, tv, components, density, per_photo: see ``ResidualLikelihood``. The likelihood's gradient is
+            r / sigma^2, or 1 / b of ``oriented``, some hundred times an L1's for faint residuals; hence the small
+            weight.
         options: of ``Supervised``.
     """
 
@@ -39,11 +40,13 @@ class Sirr(Supervised):
         kl: float = 2e-3,
         tv: float = 1e-3,
         components: int = 3,
+        density: Density = "gaussian",
+        per_photo: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
         self.weight = supervised
-        self.residuals = ResidualLikelihood(likelihood, kl, tv, components)
+        self.residuals = ResidualLikelihood(likelihood, kl, tv, components, density=density, per_photo=per_photo)
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
