@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, harm, pairs, removed, train
 
 from sstl.errors import SstlError
-from sstl.losses import background_loss, mask_loss, streak_loss
+from sstl.losses import background_loss, map_entropy, mask_loss, streak_loss
 from sstl.methods import METHODS, Method, create_method, list_methods
-from sstl.methods.mean_teacher import FAINT, STRONGEST
+from sstl.methods.exchange import FAINT, STRONGEST
 from sstl.networks import NETWORKS, Network, create_network
+from sstl.networks.latent import watch_latent
 from sstl.rain import rain_map
 from sstl.types import PairedBatch, UnpairedBatch
 
@@ -101,7 +102,8 @@ def test_the_gradient_of_each_term_reaches_the_network(name, learned, start, bat
     silent = []
     for term, value in parts.items():
         if value.requires_grad:
-            gradients = torch.autograd.grad(value, [*network.parameters()], retain_graph=True, allow_unused=True)
+            learned_ones = [p for p in network.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(value, learned_ones, retain_graph=True, allow_unused=True)
             if any(g is not None and g.abs().sum() > 0 for g in gradients):
                 continue
         silent.append(term)
@@ -113,6 +115,12 @@ def test_the_gradient_of_each_term_reaches_the_network(name, learned, start, bat
 @pytest.mark.parametrize("detects", [True, False], ids=["detects", "blind"])
 def test_every_method_trains_any_network_in_any_precision(name, bf16, detects, blind, batch):
     network = Toy() if detects else blind
+    if name == "entropy" and not detects:
+        with pytest.raises(
+            SstlError, match="'entropy' sharpens the rain map, but network 'blind' does not detect rain"
+        ):
+            create_method(name, network)
+        return
     method = create_method(name, network, **EVERY_TERM.get(name, {})).train()
     before = state(method)
     optimizer = torch.optim.SGD([p for group in method.groups().values() for p in group], 1e-3)
@@ -407,3 +415,54 @@ def test_the_strong_view_changes_exposure_and_adds_noise_within_bounds(start, ba
     assert (noise.std(dim=1) <= 0.021).all()
     assert noise.abs().max() > 0
     assert (noise.mean(dim=1).abs() < 0.002).all()
+
+
+# The baselines: what each does alone, and that the supervised branch forbids it
+
+
+@pytest.mark.parametrize("name", ["syn2real", "adabn", "entropy", "test_time"])
+def test_a_baseline_neither_stops_removing_nor_flattens(name, adapted, start, domain):
+    network = adapted(name)
+    assert removed(network, domain.test) > removed(start, domain.test) - 0.05
+    assert removed(network, domain.source) > removed(start, domain.source) - 0.1
+    assert contrast_kept(network, domain.clean) > 0.9
+
+
+def spread_of_latents(network: Network, rainy: Tensor) -> float:
+    with torch.no_grad(), watch_latent(network) as latent:
+        network(rainy)
+        return float(latent().std(dim=0).mean())
+
+
+def test_pseudo_latents_alone_make_all_images_one(adapted, start, domain):
+    before = spread_of_latents(start, domain.target.rainy)
+    alone = adapted("syn2real", supervised=0.0, pseudo=1.0)
+    assert spread_of_latents(alone, domain.target.rainy) < 0.5 * before
+    assert spread_of_latents(adapted("syn2real"), domain.target.rainy) > 0.5 * before
+
+
+def test_entropy_alone_makes_one_map_of_all_photos(adapted, domain):
+    """Tent without the supervised branch: rain everywhere, or nowhere."""
+
+    def shares(network: Network) -> Tensor:
+        with torch.no_grad():
+            return (network(domain.target.rainy).mask > 0.5).float().mean(dim=(1, 2, 3))
+
+    alone = shares(adapted("entropy", supervised=0.0, entropy=1.0))
+    assert ((alone < 0.02) | (alone > 0.98)).all()
+    kept = shares(adapted("entropy"))
+    assert ((kept > 0.02) & (kept < 0.98)).float().mean() > 0.9
+
+
+def test_entropy_makes_the_map_decide(adapted, domain):
+    def entropy(weight: float) -> float:
+        with torch.no_grad():
+            return float(map_entropy(adapted("entropy", entropy=weight)(domain.target.rainy).mask_logits))
+
+    assert entropy(0.05) < 0.9 * entropy(0.0)
+
+
+def test_rain_again_alone_has_nothing_to_hold_on_to(adapted, domain):
+    """Its pairs are of its own making: without the supervised branch they teach less than with it."""
+    alone, both = (removed(adapted("test_time", supervised=s), domain.test) for s in (0.0, 1.0))
+    assert alone < both

@@ -11,14 +11,11 @@ from torch import Tensor
 from sstl.errors import SstlError
 from sstl.losses import agreement, consistency_loss, recomposition_loss
 from sstl.methods.base import METHODS
+from sstl.methods.exchange import found_streaks, lay_over
 from sstl.methods.residuals import ResidualLikelihood
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
-from sstl.rain import rain_map, streak_layer
 from sstl.types import PairedBatch, UnpairedBatch
-
-FAINT = 4 / 255  # residuals below this are noise or texture rather than streaks
-STRONGEST = 8.0  # a streak is brightened by at most this factor, so that nothing found is not blown up into rain
 
 
 @METHODS.register("mean_teacher")
@@ -110,17 +107,8 @@ class MeanTeacher(Supervised):
 
     @torch.no_grad()
     def exchanged(self, paired: PairedBatch, residual: Tensor) -> PairedBatch:
-        """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos.
-
-        Rain is light of no colour: what all channels lost in common is streak, the rest is not.
-        """
-        streak = residual.amin(dim=1, keepdim=True)
-        streak = streak * (streak > FAINT)
-        bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
-        wanted = torch.empty(bright.shape).uniform_(*self.brightness).to(bright)
-        rainy = (paired.clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1)
-        layer = streak_layer(rainy, paired.clean)
-        return PairedBatch(rainy, paired.clean, layer, rain_map(layer), paired.key)
+        """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos."""
+        return lay_over(paired.clean, found_streaks(residual), self.brightness, paired.key)
 
     @torch.no_grad()
     def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
