@@ -100,7 +100,7 @@ def test_the_latent_is_that_of_the_named_module_or_what_the_last_convolution_is_
             found = latent()
         features = seen[place]
         expected = torch.cat([features.mean(dim=(2, 3)), features.std(dim=(2, 3), correction=0)], dim=1)
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
 
 
 def test_a_network_around_another_has_the_inner_ones_latent(batch):
@@ -152,6 +152,8 @@ def test_the_latent_loss_is_least_at_the_known_latents():
     (gradient,) = torch.autograd.grad(loss, points)
     assert (gradient.abs().sum(dim=1) > 0).all()
     assert pseudo_latent_loss(points - 0.05 * gradient, known) < loss
+    # The cheapest solution: all points on one known latent.
+    assert pseudo_latent_loss(known[:1].expand(6, -1), known) < 0.5 * loss
 
 
 def test_the_memory_is_the_latest_labelled_latents(batch):
@@ -218,8 +220,8 @@ def test_the_moments_of_the_photos_are_drawn_to_those_of_the_pairs(batch):
     method = create_method("adabn", Toy(), supervised=0.0, moments=1.0)
     first = float(method(*batch)["moments"].detach())
     for _ in range(30):
-        last = step(method, batch, lr=3e-3)["moments"]
-    assert float(last.detach()) < 0.8 * first
+        last = step(method, batch, lr=1e-2)["moments"]
+    assert float(last.detach()) < 0.7 * first
     same = method(batch[0], UnpairedBatch(batch[0].rainy, batch[0].key))
     assert float(same["moments"].detach()) < 1e-9
 

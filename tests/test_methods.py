@@ -16,7 +16,6 @@ from sstl.losses import background_loss, map_entropy, mask_loss, streak_loss
 from sstl.methods import METHODS, Method, create_method, list_methods
 from sstl.methods.exchange import FAINT, STRONGEST
 from sstl.networks import NETWORKS, Network, create_network
-from sstl.networks.latent import watch_latent
 from sstl.rain import rain_map
 from sstl.types import PairedBatch, UnpairedBatch
 
@@ -428,17 +427,24 @@ def test_a_baseline_neither_stops_removing_nor_flattens(name, adapted, start, do
     assert contrast_kept(network, domain.clean) > 0.9
 
 
-def spread_of_latents(network: Network, rainy: Tensor) -> float:
-    with torch.no_grad(), watch_latent(network) as latent:
-        network(rainy)
-        return float(latent().std(dim=0).mean())
+def test_the_latents_of_photos_come_nearer_to_those_of_pairs(adapted, domain):
+    def distance(**options: float) -> float:
+        method = create_method("syn2real", adapted("syn2real", **options))
+        photos = UnpairedBatch(domain.target.rainy, domain.target.key)
+        return float(method(domain.source, photos)["pseudo"].detach())
+
+    assert distance() < 0.9 * distance(pseudo=0.0)
 
 
-def test_pseudo_latents_alone_make_all_images_one(adapted, start, domain):
-    before = spread_of_latents(start, domain.target.rainy)
-    alone = adapted("syn2real", supervised=0.0, pseudo=1.0)
-    assert spread_of_latents(alone, domain.target.rainy) < 0.5 * before
-    assert spread_of_latents(adapted("syn2real"), domain.target.rainy) > 0.5 * before
+def test_pseudo_latents_alone_forget_what_rain_is(adapted, domain):
+    alone, both = adapted("syn2real", supervised=0.0, pseudo=1.0), adapted("syn2real")
+    assert removed(alone, domain.source) < 0.5 < removed(both, domain.source)
+    assert harm(alone, domain.clean) < harm(both, domain.clean) - 10
+
+
+def test_matched_moments_alone_stop_the_removal(adapted, domain):
+    alone = adapted("adabn", supervised=0.0, moments=1.0)
+    assert removed(alone, domain.test) < 0.3 < removed(adapted("adabn"), domain.test)
 
 
 def test_entropy_alone_makes_one_map_of_all_photos(adapted, domain):
@@ -449,9 +455,9 @@ def test_entropy_alone_makes_one_map_of_all_photos(adapted, domain):
             return (network(domain.target.rainy).mask > 0.5).float().mean(dim=(1, 2, 3))
 
     alone = shares(adapted("entropy", supervised=0.0, entropy=1.0))
-    assert ((alone < 0.02) | (alone > 0.98)).all()
+    assert float(((alone < 0.05) | (alone > 0.95)).float().mean()) > 0.9
     kept = shares(adapted("entropy"))
-    assert ((kept > 0.02) & (kept < 0.98)).float().mean() > 0.9
+    assert float(((kept > 0.05) & (kept < 0.95)).float().mean()) > 0.9
 
 
 def test_entropy_makes_the_map_decide(adapted, domain):
@@ -462,7 +468,11 @@ def test_entropy_makes_the_map_decide(adapted, domain):
     assert entropy(0.05) < 0.9 * entropy(0.0)
 
 
+def test_rain_laid_again_teaches_the_rain_of_the_photos(adapted, domain):
+    assert removed(adapted("test_time"), domain.test) > removed(adapted("supervised"), domain.test) + 0.05
+
+
 def test_rain_again_alone_has_nothing_to_hold_on_to(adapted, domain):
-    """Its pairs are of its own making: without the supervised branch they teach less than with it."""
-    alone, both = (removed(adapted("test_time", supervised=s), domain.test) for s in (0.0, 1.0))
-    assert alone < both
+    alone, both = adapted("test_time", supervised=0.0), adapted("test_time")
+    assert removed(alone, domain.test) < removed(both, domain.test) - 0.1
+    assert removed(alone, domain.source) < 0.5 < removed(both, domain.source)

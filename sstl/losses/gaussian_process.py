@@ -38,9 +38,9 @@ def pseudo_latent_loss(
 ) -> Tensor:
     """Mean of |z - mu|^2 / D / sigma^2 + spread * log(sigma^2 / noise^2), mu the pseudo-latent (detached); at least 0.
 
-    Cheapest solution alone: an encoder that gives every image one latent, whatever it shows; the supervised term
-    forbids it, since no image can be restored from that. A photo whose latent is like those of the labelled images
-    although its rain is not is what nothing here forbids.
+    Cheapest solution alone: every photo gets the latent of some labelled image, whatever it shows; the supervised term
+    forbids it as far as photos and pairs go through one encoder, which must tell the pairs apart. That a photo's rain
+    is hidden from the latent, because the pairs have no such rain, nothing here forbids.
     """
     mean, variance = posterior(points, known, neighbours, noise)
     distance = (points - mean.detach()).square().mean(dim=1)

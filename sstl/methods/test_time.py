@@ -20,15 +20,16 @@ class RainAgain(Supervised):
     """Learn from photos by raining on their own restorations, beside the supervised branch (ours).
 
     The network restores a photo; the rain that it found is laid again on that restoration at another place, direction
-    and brightness, and the restoration is the truth. So it learns to remove at any brightness what it finds faintly,
-    before this very scene. Cheapest wrong solutions: find nothing (the pair is then the photo twice), or restore every
-    photo to one flat image; the supervised branch forbids both. What nothing here forbids is that texture which the
-    start takes for rain is learned as rain. ``sstl.adapt_to_photo`` runs it on one photo and checks what came of it.
+    and brightness, and under it the restoration is the truth. So it learns to remove at any brightness what it finds
+    faintly, before this very scene. Elsewhere the restoration is no truth: it has the rain that was overlooked, which
+    would be learned as something to keep. Cheapest wrong solutions: find nothing (there is then no error), or restore
+    every photo to one flat image; the supervised branch forbids both. What nothing here forbids is that texture which
+    the start takes for rain is learned as rain. ``sstl.adapt_to_photo`` runs it on one photo and checks the result.
 
     Args:
         network: any network.
         supervised: weight of the supervised branch.
-        rerain: weight of the supervised loss on the photos rained on again.
+        rerain: weight of the error on the photos rained on again; at 1 it takes more and more of the texture with it.
         brightness: range of the laid rain's 98th percentile.
         turn: its direction is changed by up to so many degrees.
         zoom: and its size by up to this factor.
@@ -41,7 +42,7 @@ class RainAgain(Supervised):
         self,
         network: Network,
         supervised: float = 1.0,
-        rerain: float = 1.0,
+        rerain: float = 0.2,
         brightness: tuple[float, float] = (0.1, 0.5),
         turn: float = 15.0,
         zoom: float = 1.3,
@@ -56,7 +57,8 @@ class RainAgain(Supervised):
         if unpaired is None:
             raise SstlError("method 'test_time' needs unlabelled photos; give data.unpaired.")
         parts = self.supervised(paired)
-        rerain = self.supervised(self.rained_again(unpaired))["loss"]
+        again = self.rained_again(unpaired)
+        rerain = error_under_rain(self.network(again.rainy).background, again)
         return {**parts, "rerain": rerain, "loss": self.weight * parts["loss"] + self.rerain * rerain}
 
     @torch.no_grad()
@@ -65,3 +67,9 @@ class RainAgain(Supervised):
         restored = self.network(photos.rainy).background.clamp(0, 1)
         streak = moved(found_streaks(photos.rainy - restored), self.turn, self.zoom)
         return lay_over(restored, streak, self.brightness, photos.key)
+
+
+def error_under_rain(background: Tensor, pairs: PairedBatch) -> Tensor:
+    """Mean |B^ - B| over the pixels of the rain map; 0 if there are none."""
+    error = (background - pairs.clean).abs().mean(dim=1, keepdim=True)
+    return (error * pairs.mask).sum() / pairs.mask.sum().clamp(min=1)

@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from sstl.data.stream import PairedPart, PairedStream
 from sstl.errors import SstlError
-from sstl.losses import distance
-from sstl.methods.test_time import RainAgain
+from sstl.methods.test_time import RainAgain, error_under_rain
 from sstl.networks import Network
 from sstl.networks.deveil import Deveil
 from sstl.restore.restorer import Restorer, as_planes, scale_of
@@ -36,8 +35,8 @@ class Adapted:
 
     Attributes:
         restorer: with the adapted weights; the one that was given if they were not kept.
-        before, after: mean absolute error on the held-back crops under the rain that the start found in them, truth
-            being the start's restoration; None if there was nothing to learn from.
+        before, after: mean absolute error on the held-back crops where rain that the start found in them is laid over
+            the start's restoration, which is the truth; None if there was nothing to learn from.
         reason: why the start was kept, or None.
     """
 
@@ -166,7 +165,7 @@ def _batch(crops: Tensor, restorer: Restorer) -> UnpairedBatch:
 
 @torch.no_grad()
 def _error(network: Network, pairs: PairedBatch) -> float:
-    return float(distance(network(pairs.rainy).background.clamp(0, 1), pairs.clean).mean())
+    return float(error_under_rain(network(pairs.rainy).background.clamp(0, 1), pairs))
 
 
 def _arithmetic(restorer: Restorer) -> torch.autocast:
