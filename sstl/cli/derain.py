@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_number,
         default=0,
-        help="first adapt a copy of the weights to each photo in N steps (20 to 100; a minute or so a photo); it is "
+        help="first adapt a copy of the weights to each photo in N steps (20 to 100); it is "
         "used only if a held-back part of the photo favours it (default: 0, no adaptation)",
     )
     parser.add_argument("--seed", metavar="N", type=_number, default=0, help="of the adaptations (default: 0)")
