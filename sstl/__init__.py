@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "load": "sstl.restore",
     "Restorer": "sstl.restore",
+    "adapt_to_photo": "sstl.restore.adapted",
     "create_network": "sstl.networks",
     "list_networks": "sstl.networks",
     "create_method": "sstl.methods",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sstl.report.evaluation import evaluate as evaluate
     from sstl.restore import Restorer as Restorer
     from sstl.restore import load as load
+    from sstl.restore.adapted import adapt_to_photo as adapt_to_photo
     from sstl.types import PairedBatch as PairedBatch
     from sstl.types import Restoration as Restoration
     from sstl.types import UnpairedBatch as UnpairedBatch

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, harm, pairs, removed, train
 
 from sstl.errors import SstlError
-from sstl.losses import background_loss, mask_loss, streak_loss
+from sstl.losses import background_loss, map_entropy, mask_loss, streak_loss
 from sstl.methods import METHODS, Method, create_method, list_methods
-from sstl.methods.mean_teacher import FAINT, STRONGEST
+from sstl.methods.exchange import FAINT, STRONGEST
 from sstl.networks import NETWORKS, Network, create_network
 from sstl.rain import rain_map
 from sstl.types import PairedBatch, UnpairedBatch
@@ -105,7 +105,8 @@ def test_the_gradient_of_each_term_reaches_the_network(name, learned, start, bat
     silent = []
     for term, value in parts.items():
         if value.requires_grad:
-            gradients = torch.autograd.grad(value, [*network.parameters()], retain_graph=True, allow_unused=True)
+            learned_ones = [p for p in network.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(value, learned_ones, retain_graph=True, allow_unused=True)
             if any(g is not None and g.abs().sum() > 0 for g in gradients):
                 continue
         silent.append(term)
@@ -117,6 +118,12 @@ def test_the_gradient_of_each_term_reaches_the_network(name, learned, start, bat
 @pytest.mark.parametrize("detects", [True, False], ids=["detects", "blind"])
 def test_every_method_trains_any_network_in_any_precision(name, bf16, detects, blind, batch):
     network = Toy() if detects else blind
+    if name == "entropy" and not detects:
+        with pytest.raises(
+            SstlError, match="'entropy' sharpens the rain map, but network 'blind' does not detect rain"
+        ):
+            create_method(name, network)
+        return
     method = create_method(name, network, **EVERY_TERM.get(name, {})).train()
     before = state(method)
     optimizer = torch.optim.SGD([p for group in method.groups().values() for p in group], 1e-3)
@@ -523,3 +530,63 @@ def test_the_strong_view_changes_exposure_and_adds_noise_within_bounds(start, ba
     assert (noise.std(dim=1) <= 0.021).all()
     assert noise.abs().max() > 0
     assert (noise.mean(dim=1).abs() < 0.002).all()
+
+
+# The baselines: what each does alone, and that the supervised branch forbids it
+
+
+@pytest.mark.parametrize("name", ["syn2real", "adabn", "entropy", "test_time"])
+def test_a_baseline_neither_stops_removing_nor_flattens(name, adapted, start, domain):
+    network = adapted(name)
+    assert removed(network, domain.test) > removed(start, domain.test) - 0.05
+    assert removed(network, domain.source) > removed(start, domain.source) - 0.1
+    assert contrast_kept(network, domain.clean) > 0.9
+
+
+def test_the_latents_of_photos_come_nearer_to_those_of_pairs(adapted, domain):
+    def distance(**options: float) -> float:
+        method = create_method("syn2real", adapted("syn2real", **options))
+        photos = UnpairedBatch(domain.target.rainy, domain.target.key)
+        return float(method(domain.source, photos)["pseudo"].detach())
+
+    assert distance() < distance(pseudo=0.0)
+
+
+def test_pseudo_latents_alone_forget_what_rain_is(adapted, domain):
+    alone, both = adapted("syn2real", supervised=0.0, pseudo=1.0), adapted("syn2real")
+    assert removed(alone, domain.source) < 0.5 < removed(both, domain.source)
+    assert harm(alone, domain.clean) < harm(both, domain.clean) - 10
+
+
+def test_matched_moments_alone_stop_the_removal(adapted, domain):
+    alone = adapted("adabn", supervised=0.0, moments=1.0)
+    assert removed(alone, domain.test) < 0.3 < removed(adapted("adabn"), domain.test)
+
+
+def test_entropy_alone_finds_no_rain_anywhere(adapted, domain):
+    """Tent without the supervised branch."""
+
+    def found(network: Network) -> float:
+        with torch.no_grad():
+            return float(network(domain.target.rainy).mask.mean())
+
+    assert found(adapted("entropy", supervised=0.0, entropy=1.0)) < 0.05
+    assert 0.1 < found(adapted("entropy")) < 0.9
+
+
+def test_entropy_makes_the_map_decide(adapted, domain):
+    def entropy(weight: float) -> float:
+        with torch.no_grad():
+            return float(map_entropy(adapted("entropy", entropy=weight)(domain.target.rainy).mask_logits))
+
+    assert entropy(0.05) < 0.9 * entropy(0.0)
+
+
+def test_rain_laid_again_teaches_the_rain_of_the_photos(adapted, domain):
+    assert removed(adapted("test_time"), domain.test) > removed(adapted("supervised"), domain.test) + 0.05
+
+
+def test_rain_again_alone_has_nothing_to_hold_on_to(adapted, domain):
+    alone, both = adapted("test_time", supervised=0.0), adapted("test_time")
+    assert removed(alone, domain.test) < removed(both, domain.test) - 0.1
+    assert removed(alone, domain.source) < 0.5 < removed(both, domain.source)

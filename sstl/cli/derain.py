@@ -12,6 +12,7 @@ from sstl.cli.output import write_json
 
 if TYPE_CHECKING:
     from sstl.restore import Outcome
+    from sstl.restore.adapted import Adapted
 
 _LAYERS = ("background", "streak", "mask")
 
@@ -47,6 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="derain, remove the veil of distant rain (dark channel prior), derain again; darkens clear photos",
     )
+    parser.add_argument(
+        "--adapt-steps",
+        metavar="N",
+        type=_number,
+        default=0,
+        help="first adapt a copy of the weights to each photo in N steps (20 to 100); it is "
+        "used only if a held-back part of the photo favours it (default: 0, no adaptation)",
+    )
+    parser.add_argument("--seed", metavar="N", type=_number, default=0, help="of the adaptations (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results; else they are kept")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each photo")
     parser.epilog = "example: sstl derain holiday/ -o holiday-dry --layers background,mask"
@@ -64,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if jobs:
         restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile, args.deveil)
         limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
-        results = restore_files(restorer, jobs, args.layers, args.overwrite, limit)
+        results = restore_files(restorer, jobs, args.layers, args.overwrite, limit, args.adapt_steps, args.seed)
         outcomes += tqdm(results, total=len(jobs), desc="derain", unit="photo", leave=False)
     _report(args, outcomes)
     return 1 if any(outcome.error for outcome in outcomes) else 0
@@ -78,6 +88,12 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     there = [outcome for outcome in outcomes if not outcome.written and outcome.kept]
     failed = [outcome for outcome in outcomes if outcome.error]
     print(f"derained {len(done)} of {len(outcomes)} photos, written to {args.out}")
+    adapted = [(outcome.source, outcome.adapted) for outcome in outcomes if outcome.adapted]
+    for source, found in adapted:
+        if found.reason:
+            print(f"note: {source}: restored by the starting weights: {found.reason}")
+    if args.adapt_steps:
+        print(f"{sum(found.reason is None for _, found in adapted)} of them with weights adapted to the photo")
     if there:
         print(f"{len(there)} were there already and were kept; --overwrite replaces them")
     if done:
@@ -96,6 +112,7 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
                     "kept": outcome.kept,
                     "notes": outcome.notes,
                     "error": outcome.error,
+                    **({"adapted": _figures(outcome.adapted)} if outcome.adapted else {}),
                 }
                 for outcome in outcomes
             ],
@@ -103,6 +120,10 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     )
     for outcome in failed:
         print(f"sstl: error: {outcome.error}", file=sys.stderr)
+
+
+def _figures(adapted: Adapted) -> dict[str, object]:
+    return {"kept": adapted.reason is None, "before": adapted.before, "after": adapted.after, "reason": adapted.reason}
 
 
 def _layers(text: str) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from sstl.losses.consistency import (
     stage_agreement_loss,
 )
 from sstl.losses.distance import Distance, distance, edge_loss
+from sstl.losses.entropy import map_entropy
+from sstl.losses.gaussian_process import pseudo_latent_loss
 from sstl.losses.likelihood import Mixture, gaussian_kl
 from sstl.losses.oriented import OrientedMixture, exponential_kl
 from sstl.losses.paired import background_loss, mask_loss, streak_loss
@@ -30,7 +32,9 @@ __all__ = [
     "equivariance_loss",
     "exponential_kl",
     "gaussian_kl",
+    "map_entropy",
     "mask_loss",
+    "pseudo_latent_loss",
     "recomposition_loss",
     "rerain_loss",
     "stage_agreement_loss",

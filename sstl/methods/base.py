@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import make_dataclass
 from typing import Any, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
 from sstl.config import from_tree, to_tree
+from sstl.errors import SstlError
 from sstl.networks import Network
 from sstl.registry import Registry
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
@@ -75,3 +77,24 @@ def list_methods(pattern: str = "*") -> list[str]:
 def every_stage(restored: Restoration) -> tuple[Restoration, ...]:
     """Return the earlier stages and the final restoration, first to last."""
     return (*restored.stages, restored)
+
+
+@torch.no_grad()
+def trial(network: Network) -> Restoration:
+    """Restore a small black image, to see what a network gives; the network is as it was before."""
+    training = network.training
+    restored: Restoration = network.eval()(torch.zeros(1, 3, 16, 16, device=next(network.parameters()).device))
+    network.train(training)
+    return restored
+
+
+def train_channels_only(network: Network) -> None:
+    """Freeze all parameters but those of one number per channel: biases, affine parameters, slopes of activations.
+
+    Raises:
+        SstlError: the network has none.
+    """
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.ndim <= 1)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise SstlError(f"network '{getattr(network, 'name', type(network).__name__)}' has no parameter per channel.")

@@ -18,14 +18,11 @@ from sstl.losses import (
     stage_agreement_loss,
 )
 from sstl.methods.base import METHODS
+from sstl.methods.exchange import found_streaks, lay_over
 from sstl.methods.residuals import ResidualLikelihood
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
-from sstl.rain import rain_map, streak_layer
 from sstl.types import PairedBatch, UnpairedBatch
-
-FAINT = 4 / 255  # residuals below this are noise or texture rather than streaks
-STRONGEST = 8.0  # a streak is brightened by at most this factor, so that nothing found is not blown up into rain
 
 
 @METHODS.register("mean_teacher")
@@ -127,7 +124,7 @@ class MeanTeacher(Supervised):
         if weights["equivariance"]:
             terms["equivariance"] = equivariance_loss(self._restore, rainy, target, trust)
         if weights["rerain"]:
-            terms["rerain"] = rerain_loss(self._restore, target, found_streak(rainy - target), trust)
+            terms["rerain"] = rerain_loss(self._restore, target, found_streaks(rainy - target), trust)
         if weights["stage_agreement"] or self.residuals is not None:
             restored = self.network(rainy)
             if weights["stage_agreement"]:
@@ -149,12 +146,7 @@ class MeanTeacher(Supervised):
     @torch.no_grad()
     def exchanged(self, paired: PairedBatch, residual: Tensor) -> PairedBatch:
         """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos."""
-        streak = found_streak(residual)
-        bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
-        wanted = torch.empty(bright.shape).uniform_(*self.brightness).to(bright)
-        rainy = (paired.clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1)
-        layer = streak_layer(rainy, paired.clean)
-        return PairedBatch(rainy, paired.clean, layer, rain_map(layer), paired.key)
+        return lay_over(paired.clean, found_streaks(residual), self.brightness, paired.key)
 
     @torch.no_grad()
     def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,12 +165,3 @@ class MeanTeacher(Supervised):
             kept.copy_(latest)
         if self.residuals is not None:
             self.residuals.after_step()
-
-
-def found_streak(residual: Tensor) -> Tensor:
-    """Return the streaks in a residual O - B^, (B, C, H, W) -> (B, 1, H, W).
-
-    Rain is light of no colour: what all channels lost in common is streak, the rest is not.
-    """
-    streak = residual.amin(dim=1, keepdim=True)
-    return streak * (streak > FAINT)

@@ -20,12 +20,14 @@ class Network(nn.Module):
         name, config: the arguments of ``create_network`` that rebuild it; set there.
         stride: tiles that start at multiples of it see the same sampling grid as the whole image.
         receptive_radius: how many pixels an output pixel can see to each side, or None if unbounded.
+        latent: dotted name of the module whose output (B, C, h, w) is the latent; None: see ``sstl.networks.latent``.
     """
 
     name: str
     config: dict[str, Any]
     stride: int = 1
     receptive_radius: int | None = None
+    latent: str | None = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -69,6 +69,7 @@ class DetailNetwork(Network):
         self.layers = nn.ModuleList(
             NormalisedConv(inputs, outputs, statistics, branches) for inputs, outputs in pairwise(widths)
         )
+        self.latent = f"layers.{len(self.layers) - 2}"  # before the last one; none of them is an nn.Conv2d
         self.receptive_radius = None if statistics == "batch" else len(self.layers) + 2 * RADIUS
 
     def forward(self, rainy: Tensor) -> Restoration:

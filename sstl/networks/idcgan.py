@@ -57,6 +57,7 @@ class IdcganGenerator(Network):
     """
 
     stride = 8
+    latent = "deepest"
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -76,6 +76,7 @@ class Joint(Network):
     """
 
     stride = 8
+    latent = "context"
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +22,9 @@ from sstl.data.images import (
 )
 from sstl.errors import InputError, SstlError
 from sstl.restore.restorer import Layer, Restorer
+
+if TYPE_CHECKING:
+    from sstl.restore.adapted import Adapted
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Outcome:
         kept: the files that were not written because they were there.
         notes: what was not kept of the photo, one phrase each.
         error: why there is no result.
+        adapted: what the adaptation to it came to, if there was one.
     """
 
     source: Path
@@ -55,6 +60,7 @@ class Outcome:
     kept: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
+    adapted: Adapted | None = None
 
 
 def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list[Outcome]]:
@@ -112,6 +118,8 @@ def restore_files(
     layers: Sequence[Layer] = ("background",),
     overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
+    adapt_steps: int = 0,
+    seed: int = 0,
 ) -> Iterator[Outcome]:
     """Restore photos one after another; a photo that cannot be used does not stop the others.
 
@@ -124,6 +132,8 @@ def restore_files(
         layers: what to write.
         overwrite: replace existing files; else they are kept, and only what is missing is made.
         max_pixels: larger photos are refused.
+        adapt_steps: if not 0, each photo is restored by a copy of the network that was adapted to it in so many steps.
+        seed: of the adaptations.
 
     Yields:
         The outcome of each job, in order.
@@ -136,17 +146,27 @@ def restore_files(
     for job, future in _ahead(desk, jobs):
         try:
             order = future.result()
-            notes, made = [], {}
+            notes, made, adapted = [], {}, None
             if order.photo is not None:
                 notes = list(order.photo.notes)
-                made = restorer.restore_photo(order.photo, list(order.missing))
+                if adapt_steps:
+                    adapted = _adapted(restorer, order.photo, adapt_steps, seed)
+                chosen = restorer if adapted is None else adapted.restorer
+                made = chosen.restore_photo(order.photo, list(order.missing))
             for name, photo in made.items():
                 notes += write_photo(order.missing[name], photo)
-            yield Outcome(job.source, tuple(order.missing.values()), order.kept, tuple(notes))
+            yield Outcome(job.source, tuple(order.missing.values()), order.kept, tuple(notes), adapted=adapted)
         except InputError as error:
             yield Outcome(job.source, error=str(error))
         except (MemoryError, torch.OutOfMemoryError):
             yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
+
+
+def _adapted(restorer: Restorer, photo: Photo, steps: int, seed: int) -> Adapted:
+    # Imported where it is needed: plain restoring shall not wait for the training's modules.
+    from sstl.restore.adapted import adapt_to_photo
+
+    return adapt_to_photo(restorer, photo, steps, seed)
 
 
 @dataclass(frozen=True)

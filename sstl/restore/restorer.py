@@ -146,7 +146,7 @@ class Restorer:
         Raises:
             SstlError: the network does not give such a layer.
         """
-        result = self._run(_tensor(photo.pixels[..., :1] if photo.grey else photo.pixels), names)
+        result = self._run(as_planes(photo), names)
         photos: dict[Layer, Photo] = {}
         for name, layer in result.items():
             grey = layer.size(0) == 1
@@ -163,20 +163,15 @@ class Restorer:
                 pixels, alpha, grey = decode(image, "the image")
                 photo = Photo(pixels, alpha, grey, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
                 return {name: to_pil(layer) for name, layer in self.restore_photo(photo, names).items()}
-            case np.ndarray() if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3):
-                planes = _tensor(image if image.ndim == 3 else image[..., None])
-                arrays = {name: _array(layer) for name, layer in self._run(planes, names).items()}
+            case np.ndarray() if _is_image(image):
+                arrays = {name: _array(layer) for name, layer in self._run(as_planes(image), names).items()}
                 return {name: array[..., 0] if array.shape[2] == 1 else array for name, array in arrays.items()}
             case Tensor() if image.ndim == 3:
                 return dict(self._run(image.detach(), names))
             case Tensor() if image.ndim == 4 and len(image):
                 each = [self._run(one, names) for one in image.detach()]
                 return {name: torch.stack([layers[name] for layers in each]) for name in names}
-        shape = f" of shape {tuple(image.shape)}" if isinstance(image, np.ndarray | Tensor) else ""
-        raise SstlError(
-            f"cannot restore a {type(image).__name__}{shape}; give a path, a PIL image, an array (H, W, 3) or (H, W), "
-            "or a tensor (3, H, W) or (B, 3, H, W)."
-        )
+        raise _refusal(image)
 
     def _run(self, image: Tensor, names: Sequence[Layer]) -> dict[Layer, Tensor]:
         """(C, H, W), C = 1 or 3 -> each layer (C, H, W), the mask (1, H, W), of the same dtype and device."""
@@ -184,7 +179,7 @@ class Restorer:
         _check(image)
         if "mask" in names and "mask" not in self.names:
             raise SstlError(f"network '{self.network.name}' gives no mask; leave it out.")
-        peak = _PEAK.get(image.dtype, 1)
+        peak = scale_of(image)
         depths = [1 if name == "mask" else channels for name in names]
         result = torch.empty(sum(depths), height, width, dtype=image.dtype, device=image.device)
 
@@ -228,6 +223,46 @@ class Restorer:
         side = max(height, width) if whole else _TILE if self.tile == "auto" else self.tile
         side = max(-(-side // stride), 4) * stride
         return side, min(_OVERLAP, side // 2) // stride * stride
+
+
+def as_planes(image: Any) -> Tensor:
+    """Return one image of any kind as a tensor (C, H, W) of its dtype, C = 1 or 3; a path is read.
+
+    Raises:
+        InputError: a file cannot be read.
+        SstlError: it is no image, or an array or tensor of another shape, dtype or range.
+    """
+    match image:
+        case str() | Path():
+            return as_planes(read_photo(image))
+        case Photo():
+            return _tensor(image.pixels[..., :1] if image.grey else image.pixels)
+        case Image.Image():
+            pixels, _, grey = decode(image, "the image")
+            return as_planes(Photo(pixels, grey=grey))
+        case np.ndarray() if _is_image(image):
+            return as_planes(_tensor(image if image.ndim == 3 else image[..., None]))
+        case Tensor() if image.ndim == 3:
+            _check(image)
+            return image.detach()
+    raise _refusal(image)
+
+
+def scale_of(image: Tensor) -> int:
+    """Return the value of white in an image of this dtype."""
+    return _PEAK.get(image.dtype, 1)
+
+
+def _is_image(array: np.ndarray) -> bool:
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+
+
+def _refusal(image: Any) -> SstlError:
+    shape = f" of shape {tuple(image.shape)}" if isinstance(image, np.ndarray | Tensor) else ""
+    return SstlError(
+        f"cannot restore a {type(image).__name__}{shape}; give a path, a PIL image, an array (H, W, 3) or (H, W), "
+        "or a tensor (3, H, W) or (B, 3, H, W)."
+    )
 
 
 def _layer(found: Restoration, name: Layer) -> Tensor:
