@@ -285,7 +285,7 @@ def test_each_term_of_every_likelihood_reaches_the_network_and_moves_no_buffer(o
 
 
 def test_a_density_that_does_not_exist_is_refused():
-    with pytest.raises(SstlError, match=r"method 'sirr'.*'density'.*'gaussian', 'oriented'"):
+    with pytest.raises(SstlError, match=r"method 'sirr'.*'density'.*gaussian, oriented"):
         create_method("sirr", Toy(), density="laplace")
 
 

@@ -8,6 +8,7 @@ from sstl.methods import jorder_e as jorder_e
 from sstl.methods import mean_teacher as mean_teacher
 from sstl.methods import sirr as sirr
 from sstl.methods import sirr_released as sirr_released
+from sstl.methods import streak_transfer as streak_transfer
 from sstl.methods import supervised as supervised
 from sstl.methods import syn2real as syn2real
 from sstl.methods import test_time as test_time

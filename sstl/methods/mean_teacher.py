@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -20,13 +19,13 @@ from sstl.losses import (
 from sstl.methods.base import METHODS
 from sstl.methods.exchange import found_streaks, lay_over
 from sstl.methods.residuals import ResidualLikelihood
-from sstl.methods.supervised import Supervised
+from sstl.methods.teacher import Taught
 from sstl.networks import Network
 from sstl.types import PairedBatch, UnpairedBatch
 
 
 @METHODS.register("mean_teacher")
-class MeanTeacher(Supervised):
+class MeanTeacher(Taught):
     """Learn from unlabelled photos by an averaged teacher and the rain that it finds (mean teacher, NeurIPS 2017).
 
     The teacher, a moving average of the student, restores each photo and its mirror image (the weak views); their mean
@@ -49,7 +48,7 @@ class MeanTeacher(Supervised):
         exchange: weight of the supervised loss under exchanged rain.
         consistency, recomposition, equivariance, stage_agreement, rerain: weights of these terms; 0 leaves one out.
             Stages agree only in a recurrent network; of another the term is 0.
-        decay: of the teacher; 0.99 follows the student within a hundred steps.
+        decay: see ``Taught``.
         tolerance: spread of the weak views at which trust has fallen to 1/e.
         brightness: range of the exchanged rain's 98th percentile.
         likelihood, kl, tv: weights of SIRR's terms, 0 by default; see ``ResidualLikelihood``.
@@ -57,7 +56,6 @@ class MeanTeacher(Supervised):
     """
 
     name = "mean_teacher"
-    needs_unpaired = True
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class MeanTeacher(Supervised):
         rerain: float = 0.0,
         **options: Any,
     ) -> None:
-        super().__init__(network, **options)
+        super().__init__(network, decay, **options)
         self.weight = supervised
         self.weights = {
             "exchange": exchange,
@@ -88,15 +86,8 @@ class MeanTeacher(Supervised):
             "stage_agreement": stage_agreement,
             "likelihood": 1.0,  # its parts are weighted already
         }
-        self.decay, self.tolerance, self.brightness = decay, tolerance, brightness
-        self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
+        self.tolerance, self.brightness = tolerance, brightness
         self.residuals = ResidualLikelihood(likelihood, kl, tv) if likelihood or kl or tv else None
-
-    def train(self, mode: bool = True) -> MeanTeacher:
-        """Keep the teacher in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
@@ -158,10 +149,6 @@ class MeanTeacher(Supervised):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student, and the mixture if there is one."""
-        decay = min(self.decay, step / (step + 10))  # an untrained teacher is forgotten quickly
-        for average, new in zip(self.teacher.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(new, 1 - decay)
-        for kept, latest in zip(self.teacher.buffers(), self.network.buffers(), strict=True):
-            kept.copy_(latest)
+        super().after_step(step)
         if self.residuals is not None:
             self.residuals.after_step()
