@@ -576,8 +576,9 @@ def test_entropy_alone_finds_no_rain_anywhere(adapted, domain):
 
 def test_entropy_makes_the_map_decide(adapted, domain):
     def entropy(weight: float) -> float:
+        network = adapted("entropy", entropy=weight)
         with torch.no_grad():
-            return float(map_entropy(adapted("entropy", entropy=weight)(domain.target.rainy).mask_logits))
+            return float(map_entropy(network(domain.target.rainy).mask_logits))
 
     assert entropy(0.05) < 0.9 * entropy(0.0)
 
