@@ -171,7 +171,7 @@ class _Shared:
             raise OSError(errno.ENOSPC, "the disk is nearly full")
 
     def _write(self, values: NDArray[Any], offset: int) -> None:
-        data = memoryview(values).cast("B")
+        data = values.data.cast("B")
         while data:
             done = os.pwrite(self.handle, data, offset)
             data, offset = data[done:], offset + done
