@@ -1,13 +1,12 @@
-"""Sources: pairing by name, the manifest, tables, side-by-side files, the cache."""
+"""Sources: pairing by name, the manifest, tables, side-by-side files, start-up."""
 
 from __future__ import annotations
 
 import json
-import pickle
+import os
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image
 from sstl.config import from_tree
 from sstl.data import (
     KINDS,
-    OneLayer,
     SourceConfig,
     cached,
     groups_across_splits,
@@ -543,63 +541,31 @@ def test_hub_names_go_to_datasets(hf, tmp_path: Path, monkeypatch: pytest.Monkey
     assert asked == ["org/name", "org/none"]
 
 
-# --- cache ---------------------------------------------------------------------------------------------------------
+# --- start-up ------------------------------------------------------------------------------------------------------
 
 
-class Counting:
-    """Pairs of known size that count how often each is read."""
+@pytest.mark.parametrize("layout", ["{}.png", "rain/{}.png norain/{}.png", "{}_rain.png {}_clean.png"])
+def test_opening_asks_the_disk_per_folder_and_not_per_file(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls: Counter[str] = Counter()
 
-    def __init__(self, n: int) -> None:
-        self.reads: Counter[int] = Counter()
-        self.n = n
+    def count(name: str) -> None:
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, **more: calls.update([name]) or call(*args, **more))
 
-    def __len__(self) -> int:
-        return self.n
-
-    def key(self, i: int) -> str:
-        return f"k{i}"
-
-    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        self.reads[i] += 1
-        return np.full((10, 10, 3), i, np.uint8), np.full((10, 10, 3), i + 100, np.uint8)
-
-
-def test_cache_keeps_to_its_budget_and_drops_the_least_recently_used():
-    source = Counting(5)
-    cache = cached(source, 3 * 600)
-    assert (len(cache), cache.key(2)) == (5, "k2")
-    for i in (0, 1, 2, 0, 3, 0, 1):  # at 3 the least recent is 1; at 1 it is 2
-        assert cache.load(i)[1][0, 0, 0] == i + 100
-        assert cache.used_bytes <= 3 * 600
-    assert source.reads == {0: 1, 1: 2, 2: 1, 3: 1}
-    cache.load(2)
-    assert source.reads[2] == 2
-
-
-@pytest.mark.parametrize("budget", [0, 599])
-def test_an_item_beyond_the_budget_is_read_each_time(budget: int):
-    source = Counting(1)
-    cache = cached(source, budget)
-    assert [int(cache.load(0)[0].sum()) for _ in range(3)] == [0, 0, 0]
-    assert (source.reads[0], cache.used_bytes) == (3, 0)
-
-
-def test_cache_of_single_images_and_its_copy():
-    cache = cached(OneLayer(Counting(3), "clean"), 10**6)
-    assert cache.load(1)[0, 0, 0] == 101
-    assert cache.used_bytes == 300
-    copy = pickle.loads(pickle.dumps(cache))
-    assert (copy.used_bytes, copy.load(1)[0, 0, 0]) == (0, 101)
-
-
-def test_cache_between_threads():
-    cache = cached(Counting(20), 7 * 600)
-    order = np.random.default_rng(0).integers(0, 20, 2000)
-    with ThreadPoolExecutor(8) as pool:
-        values = list(pool.map(lambda i: int(cache.load(int(i))[0][0, 0, 0]), order))
-    assert values == order.tolist()
-    assert 0 < cache.used_bytes <= 7 * 600
-    assert cache.used_bytes == 600 * len(cache._items)
+    for name in layout.split():
+        for i in range(500):
+            path = tmp_path / name.format(i)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    for name in ("stat", "lstat", "scandir", "listdir", "open"):
+        count(name)
+    config = SourceConfig(str(tmp_path))
+    source = open_pairs(config) if " " in layout else open_images(config, "rainy")
+    assert len(source) == 500
+    assert calls["scandir"]
+    assert calls.total() < 100
 
 
 def test_importing_and_opening_files_is_light(manifest: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -136,7 +137,8 @@ def find_layer_folder(folder: Path, layer: Layer, name: str | None = None) -> Pa
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    with os.scandir(folder) as entries:  # unlike a Path's, its entries know without a call each what they are
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

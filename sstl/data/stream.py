@@ -60,7 +60,7 @@ class PairedStream(Dataset[PairedBatch]):
         crop: side of the square training crop in pixels.
         seed: of all choices: part, image, place, flip and rain.
         data_root: what relative paths are relative to.
-        cache_bytes: how much decoded image data to keep in memory per part.
+        cache_bytes: how much decoded image data to keep, over all parts, which get equal shares.
     """
 
     def __init__(
@@ -105,7 +105,9 @@ class _Part:
         self.streaks: StreakImages | None = None
         self.pairs: PairSource | None = None
         if part.streaks is not None:
-            self.streaks = _Readable(cached(open_images(part.streaks, "streak", data_root), cache_bytes // 4))
+            of_streaks = cache_bytes // 4
+            cache_bytes -= of_streaks
+            self.streaks = _Readable(cached(open_images(part.streaks, "streak", data_root), of_streaks))
         if self.recipe is None:
             self.pairs = cached(open_pairs(part, data_root), cache_bytes)
         elif part.rain_on == "pairs":

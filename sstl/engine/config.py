@@ -37,7 +37,8 @@ class DataConfig:
         unpaired: unlabelled rainy photos, for methods that use them.
         crop: side of the training crops in pixels.
         root: what relative paths are relative to; by default the variable SSTL_DATA, else the working directory.
-        cache_gb: decoded images to keep in memory, in gigabytes, for the paired and again for the unpaired branch.
+        cache_gb: decoded images to keep in the temporary folder, mapped into memory and shared by the workers, in
+            gigabytes, for the paired and again for the unpaired branch (of each process of a launch on several).
         workers: processes that load ahead; 0 loads in the training process.
     """
 
