@@ -17,6 +17,7 @@ from sstl.errors import SstlError, did_you_mean
 COMMANDS = {
     "quickstart": "adapt a small network to a made-up rain in a few minutes, to a report you can open",
     "derain": "remove rain from photos and folders of photos",
+    "match": "find the rain of photos as a recipe",
     "synthesize": "make a data set of synthetic pairs by raining on clean images",
     "train": "train a network from a YAML file",
     "adapt": "adapt weights to a folder of your own rainy photos, without ground truth",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,11 @@ def draw_crops(source: ImageSource, count: int, side: int, seed: int) -> Tensor:
     order = rng.permutation(len(source))
     found: list[Tensor] = []
     first: InputError | None = None
-    for turn in range(-(-count // len(source)) * len(source)):
+    for turn in itertools.count():
+        if len(found) == count:
+            break
+        if turn == len(source) and not found:
+            raise first or InputError("there is no image to take a crop of.")
         try:
             image = source.load(int(order[turn % len(source)]))
         except InputError as error:
@@ -55,10 +60,6 @@ def draw_crops(source: ImageSource, count: int, side: int, seed: int) -> Tensor:
         top, left = (_GRID * int(rng.integers((image.shape[axis] - side) // _GRID + 1)) for axis in (0, 1))
         crop = np.ascontiguousarray(image[top : top + side, left : left + side])
         found.append(torch.from_numpy(crop).permute(2, 0, 1).float() / 255)
-        if len(found) == count:
-            break
-    if not found:
-        raise first or InputError("there is no image to take a crop of.")
     return torch.stack(found)
 
 

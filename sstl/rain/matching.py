@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from sstl.errors import SstlError
 from sstl.rain.appearance import LEAST_SIDE, appearance
@@ -52,6 +53,7 @@ def match(
     draws: int = 768,
     rounds: int = 2,
     seed: int = 0,
+    progress: bool = False,
 ) -> Match:
     """Find the rain of photos by approximate Bayesian computation.
 
@@ -68,6 +70,7 @@ def match(
         draws: how many images to render in a round.
         rounds: how many times to narrow.
         seed: of everything random.
+        progress: show a progress bar on stderr.
 
     Raises:
         SstlError: the sizes differ or are too small, or there are too few draws to learn from.
@@ -82,7 +85,7 @@ def match(
     recipe = load_recipe(prior) if isinstance(prior, str) else prior
     seen = appearance(photos)
     for round_ in range(rounds):
-        tried, aspects, parameters = _try(recipe, clean, draws, seed + round_)
+        tried, aspects, parameters = _try(recipe, clean, draws, seed + round_, progress)
         model = _Regression(tried, aspects)
         accepted = _nearest(model.predict(seen) / model.error, model.predict(tried) / model.error)
         recipe = narrowed(recipe, [parameters[i] for i in accepted])
@@ -96,11 +99,13 @@ def match(
     )
 
 
-def _try(recipe: Recipe, clean: Tensor, draws: int, seed: int) -> tuple[Array, Array, list[dict[str, Any]]]:
+def _try(
+    recipe: Recipe, clean: Tensor, draws: int, seed: int, progress: bool
+) -> tuple[Array, Array, list[dict[str, Any]]]:
     """Render draws of a recipe; return their appearances, their aspects and their parameters."""
     rng = np.random.default_rng([seed, 2])
     seen, aspects, parameters = [], [], []
-    for first in range(0, draws, _BATCH):
+    for first in tqdm(range(0, draws, _BATCH), desc="match", unit="batch", disable=not progress, leave=False):
         indices = range(first, min(first + _BATCH, draws))
         chosen = clean[torch.from_numpy(rng.integers(len(clean), size=len(indices)))]
         flipped = torch.from_numpy(rng.random(len(indices)) < 0.5).view(-1, 1, 1, 1)
@@ -206,8 +211,9 @@ def narrowed(recipe: Recipe, accepted: Sequence[dict[str, Any]]) -> Recipe:
         # A faint layer tells little of the rain that is seen.
         weights = [layer["density"] * layer["length"] * layer["brightness"] for layer in layers]
         changes |= {key: _range([layer[key] for layer in layers], weights) for key in _LAYER}
-        winds = [float(np.mean([layer["angle"] for layer in p["layers"]])) for p in accepted if p["layers"]]
-        apart = [layer["angle"] - np.mean([own["angle"] for own in p["layers"]]) for p in accepted for layer in p["layers"]]  # fmt: skip  # noqa: E501
+        rainy = [p["layers"] for p in accepted if p["layers"]]
+        winds = [float(np.mean([layer["angle"] for layer in own])) for own in rainy]
+        apart = [layer["angle"] - wind for own, wind in zip(rainy, winds, strict=True) for layer in own]
         changes |= {"angle": _range(winds), "layer_angle": _range(apart)}
     models = [p["imaging"] for p in accepted]
     shares = {name: models.count(name) / len(models) for name in sorted(set(models))}
