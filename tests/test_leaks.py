@@ -172,6 +172,16 @@ def test_one_edge_across_the_image_is_no_likeness_and_no_hindrance():
     assert [(leak.train, leak.test) for leak in check.leaks] == [(name, name) for name in train]
 
 
+def test_a_set_is_compared_with_itself_but_no_image_with_itself():
+    image = scene(1)
+    images = Images(
+        {"a": image, "same": image.copy(), "mirrored": np.ascontiguousarray(image[:, ::-1]), "other": scene(2)}
+    )
+    found = {(leak.train, leak.test) for leak in find_leaks(images, images).leaks}
+    three = ("a", "same", "mirrored")
+    assert found == {(one, other) for one in three for other in three if one != other}
+
+
 def test_identical_images_need_no_structure():
     flat = np.full((50, 60, 3), 90, np.uint8)
     (leak,) = find_leaks(Images({"a": flat, "b": scene(1)}), Images({"c": flat})).leaks

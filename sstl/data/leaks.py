@@ -88,8 +88,9 @@ def find_leaks(train: ImageSource, test: ImageSource, progress: bool = False) ->
     leaks: list[Leak] = []
     for other in tqdm(others, desc="compare", unit="image", disable=not progress, leave=False):
         for one, alignment in _alike(known, other):
-            if not (test is train and one is other):
-                leaks += [_leak(one, other, alignment, *names) for names in product(one.names, other.names)]
+            for names in product(one.names, other.names):
+                if not (test is train and names[0] == names[1]):
+                    leaks.append(_leak(one, other, alignment, *names))
     train_images, test_images = (sum(len(sketched.names) for sketched in side) for side in (known, others))
     return Check(tuple(leaks), train_images, test_images, tuple(messages))
 
