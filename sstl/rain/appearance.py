@@ -126,13 +126,17 @@ def _contrast(grey: Tensor) -> Tensor:
 
 
 def _noise(layer: Tensor) -> Tensor:
-    """Log of the median absolute diagonal detail, at two scales, and in the brighter half of the image."""
+    """Log of the diagonal detail at two scales: its median and mean, and its strength in the flattest blocks.
+
+    Texture has flat places, noise has none.
+    """
     found = []
     for scale in (1, 2):
         small = F.avg_pool2d(layer, scale)
-        detail = small[..., 1:, 1:] - small[..., 1:, :-1] - small[..., :-1, 1:] + small[..., :-1, :-1]
-        found.append(_sampled(detail.abs()).median(dim=1).values)
-        found.append(detail.abs().flatten(1).mean(dim=1))
+        detail = (small[..., 1:, 1:] - small[..., 1:, :-1] - small[..., :-1, 1:] + small[..., :-1, :-1]).abs()
+        blocks = F.avg_pool2d(detail, 8, 4).flatten(1)
+        found += [_sampled(detail).median(dim=1).values, detail.mean(dim=(1, 2, 3))]
+        found += [blocks.kthvalue(max(1, share * blocks.size(1) // 100), dim=1).values for share in (2, 10, 30)]
     return (torch.stack(found, dim=1) + 0.1 * _LEVEL).log()
 
 

@@ -1,0 +1,120 @@
+"""Draw README.md of the suite from its cells: scores, the share of the gap recovered, forgetting, harm and time.
+
+python experiments/shift/table.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HERE = Path(__file__).resolve().parent
+LEAST_GAIN = 0.5  # dB of the oracle; cells below are shown, not pooled
+DRAWS = 2000
+ABOUT = """# Adaptation to shifted rain
+
+Source networks that saw only Rain100L's training pairs and the recipe `light` are adapted to domains whose rain they
+never met, by 64 photos without truth each, and scored on 24 other images with truth (luma PSNR). Everything about the
+domains is in `reserved.yaml`; `sources.py` trains the sources, whose hashes are in `sources/sources.json`; `run.py`
+runs the cells; this page is drawn by `table.py`.
+
+```text
+SSTL_DATA=/path/to/data python experiments/shift/sources.py
+SSTL_DATA=/path/to/data python experiments/shift/run.py            (hours; it goes on where it was)
+python experiments/shift/table.py
+```
+
+All trials take the same steps from the same start, and all but the oracle see the same truth: the source's own pairs.
+`control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the recipe that
+`sstl match` found in the photos; `oracle` has the photos' truth. Gap recovered: the sum of gains over the start, over
+the sum of the oracle's, in the domains where the oracle gains {least} dB or more, with a 95 % bootstrap interval over
+images. Source: luma PSNR on Rain100L development pairs, that is, what is forgotten; clean: RGB PSNR of clean
+photographs against themselves, at most 60 each.
+
+{missing}
+"""
+
+
+def load_cells() -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return all cells by (domain, source, trial)."""
+    cells = [json.loads(path.read_text()) for path in sorted((HERE / "cells").glob("*.json"))]
+    return {(cell["domain"], cell["source"], cell["trial"]): cell for cell in cells}
+
+
+def gap(cells: dict[tuple[str, str, str], dict[str, Any]], domains: Sequence[str], source: str, trial: str) -> str:
+    """Return the share of the gap recovered over some domains, with its interval, as text; empty without cells."""
+    gains, wanted = [], []
+    for domain in domains:
+        found = [cells.get((domain, source, name)) for name in ("start", trial, "oracle")]
+        if None in found:
+            continue
+        start, adapted, oracle = (np.array(cell["test"]) for cell in found if cell)
+        if (oracle - start).mean() >= LEAST_GAIN:
+            gains.append(adapted - start)
+            wanted.append(oracle - start)
+    if not gains:
+        return ""
+    rng = np.random.default_rng(0)
+    count = len(gains[0])  # the domains have the same test backgrounds: images are drawn once for all of them
+    drawn = rng.integers(count, size=(DRAWS, count))
+    shares = sum(g[drawn].mean(axis=1) for g in gains) / sum(w[drawn].mean(axis=1) for w in wanted)
+    low, high = np.quantile(shares, (0.025, 0.975))
+    share = sum(g.mean() for g in gains) / sum(w.mean() for w in wanted)
+    return f"{share:.0%} ({low:.0%} to {high:.0%}; {len(gains)} domains)"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def section(cells: dict[tuple[str, str, str], dict[str, Any]], domains: Sequence[str], source: str) -> str:
+    """Return the tables of one source network."""
+    trials = [name for name in dict.fromkeys(key[2] for key in cells if key[1] == source) if name != "start"]
+    trials.sort(key=lambda name: (name != "control", name == "oracle", name))
+    header = ["domain", "input", "start", *trials]
+    rows = []
+    for domain in domains:
+        start = cells.get((domain, source, "start"))
+        if start is None:
+            continue
+        found = [cells.get((domain, source, name)) for name in trials]
+        scores = [f"{np.mean(cell['test']):.2f}" if cell else "" for cell in found]
+        rows.append([domain, f"{np.mean(start['input']):.2f}", f"{np.mean(start['test']):.2f}", *scores])
+    text = f"\n## {source}\n\n{table(header, rows)}\n"
+    developed = yaml.safe_load((HERE / "reserved.yaml").read_text())["developed_on"]
+    untouched = [domain for domain in domains if domain not in developed]
+    start = next(cell for key, cell in cells.items() if key[1:] == (source, "start"))
+    rows = [["start", "", "", f"{start['source']:.2f}", f"{start['clean']:.2f}", ""]]
+    for name in trials:
+        own = [cell for key, cell in cells.items() if key[1:] == (source, name)]
+        means = [f"{np.mean([cell[key] for cell in own]):.2f}" for key in ("source", "clean")]
+        minutes = f"{np.mean([cell['processor_minutes'] for cell in own]):.1f}"
+        rows.append([name, gap(cells, developed, source, name), gap(cells, untouched, source, name), *means, minutes])
+    head = ["trial", "gap recovered, developed on", "gap recovered, untouched", "source", "clean", "processor minutes"]
+    return text + table(head, rows)
+
+
+def main() -> None:
+    """Write the page."""
+    cells = load_cells()
+    reserved = yaml.safe_load((HERE / "reserved.yaml").read_text())
+    domains = [*reserved["recipes"], "mixture"]
+    sources = ("joint", "prenet", "jorder")
+    measured = sum(key[2] != "start" for key in cells)
+    missing = f"{measured} cells have been measured so far; what is empty or has no row was not."
+    text = ABOUT.format(least=LEAST_GAIN, missing=missing)
+    for source in sources:
+        if any(key[1] == source for key in cells):
+            text += section(cells, domains, source)
+    (HERE / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The adaptation suite: what is reserved is in no training of shipped weights, and its sources are the frozen ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from sstl.config import from_tree, load_config
+from sstl.data.sources import SourceConfig
+from sstl.data.stream import PairedPart
+from sstl.engine import TrainConfig
+from sstl.networks import load_weights
+from sstl.rain import Recipe, list_recipes, load_recipe
+
+SHIFT = ROOT / "experiments" / "shift"
+RESERVED = yaml.safe_load((SHIFT / "reserved.yaml").read_text())
+RECIPES = {name: from_tree(Recipe, tree, where=name) for name, tree in RESERVED["recipes"].items()}
+TRAININGS = sorted(
+    path for name in ("first-run", "quickstart", "campaign") for path in (ROOT / "experiments" / name).glob("*.yaml")
+)
+
+
+def offences(parts: tuple[PairedPart, ...]) -> list[str]:
+    """What of the reserved rain a training would see."""
+    found = []
+    for part in parts:
+        if part.recipe and load_recipe(part.recipe) in RECIPES.values():
+            found.append(f"recipe {part.recipe}")
+        if part.recipe and SHIFT in Path(part.recipe).resolve().parents:
+            found.append(f"recipe file {part.recipe}")
+        if part.streaks and part.streaks.split in (None, RESERVED["streaks"]):
+            found.append(f"streaks of split {part.streaks.split}")
+        if part.split != "train":
+            found.append(f"split {part.split}")
+    return found
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
+def test_no_training_of_shipped_weights_sees_what_is_reserved(path):
+    assert offences(load_config(TrainConfig, path).data.paired) == []
+
+
+def test_what_is_reserved_would_be_noticed(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(RESERVED["recipes"]["heavy"]))
+    part = PairedPart("manifest.csv", split="train", recipe=str(path))
+    assert offences((part,))
+    assert offences((PairedPart("m.csv", split="train", streaks=SourceConfig("m.csv", split="dev")),))
+    assert not offences((replace(part, recipe="light"),))
+
+
+def test_no_recipe_of_the_package_is_reserved():
+    assert [name for name in list_recipes() if load_recipe(name) in RECIPES.values()] == []
+
+
+def test_half_of_the_domains_are_untouched_by_choices():
+    domains = {*RECIPES, "mixture"}
+    assert len(domains) >= 6
+    assert set(RESERVED["developed_on"]) < domains
+    assert len(domains - set(RESERVED["developed_on"])) >= 3
+
+
+NOTES = json.loads((SHIFT / "sources" / "sources.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["joint", "prenet", "jorder"])
+def test_the_sources_are_the_frozen_ones(name):
+    path = SHIFT / "sources" / f"{name}.safetensors"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == NOTES[name]["sha256"]
+    assert load_weights(path).network.name == name
+
+
+@pytest.mark.parametrize("path", sorted((SHIFT / "cells").glob("*.json")), ids=lambda path: path.stem)
+def test_every_cell_says_what_it_is(path):
+    cell = json.loads(path.read_text())
+    assert path.stem == f"{cell['domain']}-{cell['source']}-{cell['trial']}"
+    assert len(cell["test"]) >= 16
+    assert cell["environment"]["commit"]
