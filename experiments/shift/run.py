@@ -125,8 +125,8 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
     source = open_pairs(SourceConfig("manifest.csv", split="dev", set="rain100l"))
     return {
         "test": scores(restorer, tests),
-        "source": float(np.mean(scores(restorer, source, IMAGES))),
-        "clean": harm(restorer),
+        "source_psnr": float(np.mean(scores(restorer, source, IMAGES))),
+        "clean_psnr": harm(restorer),
     }
 
 

@@ -91,10 +91,10 @@ def section(cells: dict[tuple[str, str, str], dict[str, Any]], domains: Sequence
     developed = yaml.safe_load((HERE / "reserved.yaml").read_text())["developed_on"]
     untouched = [domain for domain in domains if domain not in developed]
     start = next(cell for key, cell in cells.items() if key[1:] == (source, "start"))
-    rows = [["start", "", "", f"{start['source']:.2f}", f"{start['clean']:.2f}", ""]]
+    rows = [["start", "", "", f"{start['source_psnr']:.2f}", f"{start['clean_psnr']:.2f}", ""]]
     for name in trials:
         own = [cell for key, cell in cells.items() if key[1:] == (source, name)]
-        means = [f"{np.mean([cell[key] for cell in own]):.2f}" for key in ("source", "clean")]
+        means = [f"{np.mean([cell[key] for cell in own]):.2f}" for key in ("source_psnr", "clean_psnr")]
         minutes = f"{np.mean([cell['processor_minutes'] for cell in own]):.1f}"
         rows.append([name, gap(cells, developed, source, name), gap(cells, untouched, source, name), *means, minutes])
     head = ["trial", "gap recovered, developed on", "gap recovered, untouched", "source", "clean", "processor minutes"]
