@@ -26,6 +26,7 @@ PUBLIC = {
     "UnpairedBatch",
     "__version__",
     "adapt",
+    "adapt_to_photo",
     "create_method",
     "create_network",
     "evaluate",

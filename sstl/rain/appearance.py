@@ -146,6 +146,6 @@ def _grid(layer: Tensor) -> Tensor:
     for dim in (2, 3):
         steps = layer.diff(dim=dim).abs().mean(dim=(1, 5 - dim))
         for period in (8, 16):
-            whole = steps[:, : steps.size(1) // period * period].unflatten(1, (-1, period)).mean(dim=1) + 1e-4
+            whole = steps[:, : steps.size(1) // period * period].view(len(steps), -1, period).mean(dim=1) + 1e-4
             found.append((whole.amax(dim=1) / whole.median(dim=1).values).log())
     return torch.stack(found, dim=1)

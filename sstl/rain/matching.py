@@ -104,7 +104,8 @@ def _try(
 ) -> tuple[Array, Array, list[dict[str, Any]]]:
     """Render draws of a recipe; return their appearances, their aspects and their parameters."""
     rng = np.random.default_rng([seed, 2])
-    seen, aspects, parameters = [], [], []
+    seen, aspects = [], []
+    parameters: list[dict[str, Any]] = []
     for first in tqdm(range(0, draws, _BATCH), desc="match", unit="batch", disable=not progress, leave=False):
         indices = range(first, min(first + _BATCH, draws))
         chosen = clean[torch.from_numpy(rng.integers(len(clean), size=len(indices)))]
@@ -188,8 +189,7 @@ class _Regression:
 
 def _ridge(inputs: Array, targets: Array, penalty: float) -> Array:
     gram = inputs.T @ inputs + penalty * np.eye(inputs.shape[1])
-    weights: Array = np.linalg.solve(gram, inputs.T @ targets)
-    return weights
+    return np.asarray(np.linalg.solve(gram, inputs.T @ targets), dtype=np.float64)
 
 
 def _nearest(photos: Array, draws: Array) -> NDArray[np.int64]:

@@ -92,10 +92,10 @@ def _drops(layer: StreakLayer, height: int, width: int, rng: np.random.Generator
     gain = max(1.0, np.sqrt(2 * np.pi) * np.hypot(_sigma(layer), 0.35))
     weight = peak * length / steps * gain
     # All that differs by drop is computed by drop; there are some thirty times as many points.
-    reach = np.stack([length * np.sin(angle), length * np.cos(angle), weight], axis=1).astype(np.float32)[drop]
+    of_drop = np.stack([length * np.sin(angle), length * np.cos(angle), weight], axis=1).astype(np.float32)[drop]
     points = np.empty((len(drop), 3), dtype=np.float32)
-    points[:, :2] = centre.astype(np.float32)[drop] + along[:, None] * reach[:, :2]
-    points[:, 2] = taper * reach[:, 2]
+    points[:, :2] = centre.astype(np.float32)[drop] + along[:, None] * of_drop[:, :2]
+    points[:, 2] = taper * of_drop[:, 2]
     return points
 
 
