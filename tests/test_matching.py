@@ -84,8 +84,7 @@ def test_a_mirrored_rain_looks_mirrored(others):
     steep = render(others, STEEP, 0, range(len(others))).rainy
     mirrored = appearance(steep.flip(-1))
     assert np.abs(appearance(steep) - mirrored).max() > 0.3
-    # The strengths have no direction; of every second pixel, they are sampled at other places.
-    assert np.allclose(appearance(steep)[:, :6], mirrored[:, :6], atol=0.2)
+    assert np.allclose(appearance(steep)[:, 5], mirrored[:, 5])  # the mean strength has no direction
 
 
 # Narrowing
