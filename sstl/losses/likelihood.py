@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sstl.errors import SstlError
 
 LOG_2PI = math.log(2 * math.pi)
+OCCUPIED = 0.02  # share of the residuals below which a component describes nothing
 PHOTO_STEPS = 3  # of EM from the shared mixture to a photo's own; on rendered rain all but 2 % of what 30 steps gain
 
 
@@ -147,9 +148,13 @@ class Mixture(nn.Module):
     def kl(self, residual: Tensor, reference: Tensor) -> Tensor:
         """Smallest KL of the synthetic residuals' Gaussian, of moment ``reference``, from a component of the mixture.
 
-        The components' variances are those that the M-step would give with this batch's residuals in the graph.
+        The components' variances are those that the M-step would give with this batch's residuals in the graph. A
+        component of less than ``OCCUPIED`` of the residuals does not count: an empty one keeps its variance, and would
+        satisfy the KL while all residuals vanish.
         """
-        return gaussian_kl(self.moments_of(self.blended(self.statistics(residual))), reference).amin()
+        blended = self.blended(self.statistics(residual))
+        divergence = gaussian_kl(self.moments_of(blended), reference)
+        return divergence.masked_fill(blended.weight < min(OCCUPIED, 1 / len(self.weights)), math.inf).amin()
 
     @torch.no_grad()
     def update(self, batch: Statistics) -> None:
