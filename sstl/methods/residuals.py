@@ -21,10 +21,10 @@ class ResidualLikelihood(nn.Module):
     ``likelihood * NLL + kl * KL(synthetic || found) + tv * TV(B^)``, the KL from the nearest Gaussian, or from all that
     the oriented density calls rain. Any of these likelihoods alone is minimised by "remove nothing"; the KL has a
     gradient to the network here, through the parameters that the next M-step would give, and grows without bound as the
-    residuals vanish; but a Gaussian of a few percent of the pixels satisfies it, so it keeps a little light and no more.
-    It assumes that real and synthetic rain carry similar energy: where the photos are much drier or
-    wetter than the training pairs, lower ``kl``. TV alone is minimised by a flat image; the supervised branch, which a
-    method always adds, forbids it.
+    residuals vanish. But a Gaussian of a few percent of the pixels satisfies it: it keeps a little light and no more.
+    It assumes that real and synthetic rain carry similar energy: where the photos are much drier or wetter than the
+    training pairs, lower ``kl``. TV alone is minimised by a flat image; the supervised branch, which a method always
+    adds, forbids it.
 
     Args:
         likelihood, kl, tv: the weights; 0 switches a term off.
