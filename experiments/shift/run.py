@@ -28,6 +28,7 @@ from sstl.data.stream import PairedPart
 from sstl.engine import DataConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, train
 from sstl.metrics import matlab_luma, psnr
 from sstl.ops.files import write_atomic
+from sstl.rain import load_recipe
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -130,14 +131,20 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
     }
 
 
+def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
+    """Return a hash of a training, of the recipes that it names and of the weights that it starts from."""
+    recipes = [to_tree(load_recipe(part.recipe)) for part in config.data.paired if part.recipe]
+    tree = [to_tree(config), recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]
+    text = json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     """Train and score a cell unless it is there; return whether it had to be run."""
     trial = TRIALS[name]
     output = work / "cells" / domain.name / source.network / name
     config = configuration(domain, source, trial, output)
-    tree = to_tree(replace(config, output=Path(name)))
-    tree["source"] = hashlib.sha256(source.path.read_bytes()).hexdigest()
-    digest = hashlib.sha256(json.dumps(tree, sort_keys=True).replace(str(work), "").encode()).hexdigest()[:16]
+    digest = fingerprint(replace(config, output=Path(name)), source, work)
     file = CELLS / f"{domain.name}-{source.network}-{name}.json"
     if file.exists() and json.loads(file.read_text())["config"] == digest:
         return False
