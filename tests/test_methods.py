@@ -540,6 +540,7 @@ def test_the_strong_view_changes_exposure_and_adds_noise_within_bounds(start, ba
 @pytest.mark.parametrize("name", ["syn2real", "adabn", "entropy", "test_time"])
 def test_a_baseline_neither_stops_removing_nor_flattens(name, adapted, start, domain):
     network = adapted(name)
+    # syn2real lets a tenth of the removal go: it is a baseline, and the figures say so.
     assert removed(network, domain.test) > removed(start, domain.test) - 0.15
     assert removed(network, domain.source) > removed(start, domain.source) - 0.1
     assert contrast_kept(network, domain.clean) > 0.9
