@@ -22,7 +22,7 @@ from PIL import Image as PillowImage
 
 from sstl.data import ImageSource, SourceConfig, open_images, open_pairs
 from sstl.data.files import Image
-from sstl.data.leaks import find_leaks
+from sstl.data.leaks import Joined, find_leaks
 from sstl.data.manifest import read_manifest
 from sstl.data.sources import OneLayer
 from sstl.ops.files import write_atomic
@@ -62,31 +62,16 @@ CHANGES: dict[str, Callable[[Image, np.random.Generator], Image]] = {
 }
 
 
-class Photographs:
+class Photographs(Joined):
     """All backgrounds of the manifest: clean photographs, clean sides of pairs and real photographs, with groups."""
 
     def __init__(self, split: str | None = None) -> None:
         config = SourceConfig(MANIFEST, split=split)
-        self.sources: list[ImageSource] = [
-            open_images(config, "clean"), OneLayer(open_pairs(config), "clean"), open_images(config, "rainy")
-        ]  # fmt: skip
-        self.places = [(source, i) for source in self.sources for i in range(len(source))]
+        super().__init__(
+            [open_images(config, "clean"), OneLayer(open_pairs(config), "clean"), open_images(config, "rainy")]
+        )
         rows = read_manifest(Path(os.environ["SSTL_DATA"]) / MANIFEST)
         self.groups = {row.key: row.group for row in rows}
-
-    def __len__(self) -> int:
-        """Return the number of photographs."""
-        return len(self.places)
-
-    def key(self, i: int) -> str:
-        """Return a photograph's key in the manifest."""
-        source, index = self.places[i]
-        return source.key(index)
-
-    def load(self, i: int) -> Image:
-        """Read a photograph."""
-        source, index = self.places[i]
-        return source.load(index)
 
     def one_of_each_group(self, most: int) -> None:
         """Keep the first photograph of each group, and no more than ``most``."""

@@ -35,7 +35,6 @@ class Domain:
 
     name: str
     root: Path
-    developed_on: bool
 
 
 def reserved() -> dict[str, Any]:
@@ -51,7 +50,7 @@ def build(folder: Path) -> list[Domain]:
     """Write all domains below ``folder`` (what is there is kept), and return them."""
     tree = reserved()
     names = [*tree["recipes"], "mixture"]
-    domains = [Domain(name, folder / name, name in tree["developed_on"]) for name in names]
+    domains = [Domain(name, folder / name) for name in names]
     if all((domain.root / "done").exists() for domain in domains):
         return domains
     streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")

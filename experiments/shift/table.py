@@ -34,7 +34,7 @@ All trials take the same steps from the same start, and all but the oracle see t
 `sstl match` found in the photos; `oracle` has the photos' truth. Gap recovered: the sum of gains over the start, over
 the sum of the oracle's, in the domains where the oracle gains {least} dB or more, with a 95 % bootstrap interval over
 images. Source: luma PSNR on Rain100L development pairs, that is, what is forgotten; clean: RGB PSNR of clean
-photographs against themselves, at most 60 each.
+photographs against themselves, at most 60 each; both are means over the domains that were measured.
 
 {missing}
 """

@@ -36,8 +36,8 @@ def appearance(images: Tensor) -> NDArray[np.float64]:
         _orientations(bright),
         _orientations(dark),
         _spectrum(grey),
-        _quantiles(_dark_channel(images), (0, 1)),
-        _quantiles(grey, (0, 1)),
+        _quantiles(_dark_channel(images)),
+        _quantiles(grey),
         _colours(images, bright),
         _contrast(grey),
         *(_noise(layer) for layer in (grey, images[:, :1] - grey, images[:, 2:] - grey)),
@@ -103,10 +103,9 @@ def _sampled(layer: Tensor) -> Tensor:
     return layer[..., ::2, ::2].flatten(1)
 
 
-def _quantiles(layer: Tensor, halves: tuple[int, ...]) -> Tensor:
-    """Quantiles of the whole, and the means of the upper (0) and lower (1) half."""
-    parts = layer.chunk(2, dim=2)
-    means = [parts[half].mean(dim=(1, 2, 3))[:, None] for half in halves]
+def _quantiles(layer: Tensor) -> Tensor:
+    """Quantiles of the whole, and the means of the upper and the lower half."""
+    means = [half.mean(dim=(1, 2, 3))[:, None] for half in layer.chunk(2, dim=2)]
     return torch.cat([_sampled(layer).quantile(layer.new_tensor(_QUANTILES), dim=1).T, *means], dim=1)
 
 
