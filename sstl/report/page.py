@@ -106,7 +106,7 @@ def render(page: Page) -> str:
     """Return the page as HTML that needs no other file and no network; all text of the page is escaped."""
     template = (files("sstl.report") / "page.html").read_text(encoding="utf-8")
     sections = {
-        "Before and after": _gallery(page.comparisons),
+        "Photos": _gallery(page.comparisons),
         "Numbers": "".join(_table(t) for t in page.tables),
         "Plots": _plots(page.figures),
         "What to do next": "".join(_command(line, f"step-{i}") for i, line in enumerate(page.next_steps, 1)),
