@@ -143,8 +143,8 @@ def test_verdict_tells_gain_harm_and_collapse():
     outcome = Outcome(40, 0.1, True, 1.25, 0.3, 0.1, 150, 1.0)
     assert verdict(figures, outcome) == (
         "Against the truth, adaptation gained 2.50 dB on test images. Adapted: your photos gain +1.2 ± 0.3 dB "
-        "(predicted without truth; the network of step 150 is kept). 25% more light is removed from your photos than before. "
-        "Rain-free photographs are left as they are (44.0 dB against their input)."
+        "(predicted without truth; the network of step 150 is kept). 25% more light is removed from your photos than "
+        "before. Rain-free photographs are left as they are (44.0 dB against their input)."
     )
     assert "LOST 1.00 dB" in verdict({**figures, "truth_psnr": {"before": 24.0, "after": 23.0}}, outcome)
     assert "collapsed" in verdict({**figures, "removed": {"before": 2.0, "after": 0.5}}, outcome)
@@ -190,8 +190,8 @@ def test_a_gain_that_is_judged_is_kept_and_shown(photos, tmp_path, monkeypatch):
         "+1.0 ± 0.1 dB",
         "Worst cases",
         "How to undo it",
-        "rain map",
-        "doubt",
+        "Rain map",
+        "Doubt",
         "Predicted gain over the start",
     ):
         assert part in page

@@ -15,7 +15,7 @@ from sstl.methods.trust import Judgement, Trust, make_exam
 from sstl.networks import Network, load_weights, save_weights
 from sstl.ops.precision import resolve_precision
 
-_SEED = 7_919  # the gate's crops are not those of the first training steps
+SEED = 7_919  # the gate's crops are not those of the first training steps
 _STEPS_BACK = (1.0, 0.75, 0.5, 0.25)  # shares of the way from the start that are tried, from the whole way down
 KEPT = "kept.safetensors"
 
@@ -39,9 +39,9 @@ class Gate:
         self.dtype = resolve_precision(config.precision, device)
         self.start = {name: t.detach().clone() for name, t in network.state_dict().items()}
         data, count, side = config.data, self.gate.crops, self.gate.side
-        photos = UnpairedStream(data.unpaired, side, config.seed + _SEED, data.root, 0)[range(count)]
-        rehearsed = PairedStream(data.paired, side, config.seed + _SEED, data.root, 0)[range(count)]
-        with self._arithmetic():
+        photos = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)[range(count)]
+        rehearsed = PairedStream(data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
+        with self.arithmetic():
             exam = make_exam(
                 network.to(device), photos.rainy.to(device), rehearsed.to(device), self.gate.rain, config.seed
             )
@@ -61,7 +61,7 @@ class Gate:
         now = {name: t.detach().clone() for name, t in network.state_dict().items()}
         for share in _STEPS_BACK:
             network.load_state_dict(self._between(now, share))
-            with self._arithmetic():
+            with self.arithmetic():
                 judgement = self.trust.judge(network)
             if self.admissible(judgement):
                 break
@@ -110,5 +110,6 @@ class Gate:
             for name, t in now.items()
         }
 
-    def _arithmetic(self) -> torch.autocast:
+    def arithmetic(self) -> torch.autocast:
+        """The arithmetic of the run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)

@@ -25,15 +25,18 @@ from sstl.engine import (
     NetworkConfig,
     OptimizerConfig,
     TrainConfig,
+    build_network,
     read_log,
     train,
 )
 from sstl.errors import ConfigError, InputError
+from sstl.methods import create_method
 from sstl.methods.exchange import rain_found
 from sstl.methods.trust import restore
 from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import DEFAULT, read_info
 from sstl.ops.files import write_atomic
+from sstl.rain import load_recipe
 from sstl.report.adaptation_page import adaptation_page
 from sstl.report.findings import Outcome, measure
 from sstl.report.page import write_page
@@ -136,6 +139,9 @@ def adapt(
         log_every=10,
         picture_every=0,
     )
+    # Before anything is looked for or written, what would stop the training.
+    create_method(method, build_network(config.network), **config.method.options)
+    load_recipe(recipe)
     found = rain_cover(weights, photos, seed) if gate else None
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config, overwrite)

@@ -1,0 +1,115 @@
+"""Adapt the shipped weights to real rainy photos without truth, and score the photos that were held out.
+
+SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--method METHOD]
+
+Adapts to the manifest's real training photos by ``sstl adapt`` as it is, and measures the weights before and after on
+its real development photos (no truth: NIQE, leftover, leakage, directionality, doubt), on clean photographs and on the
+development pairs of the synthetic sets. Writes results.json; the restored photos stay in FOLDER, for ``sstl compare
+--blind FOLDER/before FOLDER/after``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sstl.data import SourceConfig, open_pairs
+from sstl.data.images import Photo, read_rgb8
+from sstl.data.manifest import read_manifest
+from sstl.metrics import matlab_luma, psnr
+from sstl.ops.files import write_atomic
+from sstl.report.adaptation import adapt
+from sstl.report.environment import environment
+from sstl.report.noreference import without_reference
+from sstl.restore import Restorer, load, plan, restore_files
+
+RESULTS = Path(__file__).resolve().with_name("results.json")
+MANIFEST = "manifest.csv"
+SETS = ("rain100l", "rain100h", "rain800")
+CAP, SEED = 60.0, 1
+
+
+def photos(split: str) -> list[Path]:
+    """Return the real photos of a split."""
+    root = Path(os.environ["SSTL_DATA"])
+    return [root / row.rainy for row in read_manifest(root / MANIFEST) if row.kind == "real" and row.split == split]
+
+
+def linked(files: list[Path], folder: Path) -> Path:
+    """Return a folder that holds the files as links."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if not (folder / file.name).exists():
+            (folder / file.name).symlink_to(file)
+    return folder
+
+
+def blind(restorer: Restorer, files: list[Path]) -> dict[str, float]:
+    """Return the means of what can be measured of restored photos without truth."""
+    rows = []
+    for file in files:
+        rainy = read_rgb8(file)
+        layers = restorer.restore_photo(Photo(rainy), ("background", "doubt"))
+        restored = np.ascontiguousarray(layers["background"].pixels[..., :3])
+        removed = np.maximum(rainy.astype(int) - restored, 0).mean()
+        doubt = layers["doubt"].pixels.mean() / 8
+        rows.append({**without_reference(rainy, restored), "removed": removed, "doubt": doubt})
+    return {key: round(float(np.mean([row[key] for row in rows if key in row])), 4) for key in rows[0]}
+
+
+def on_pairs(restorer: Restorer) -> dict[str, float]:
+    """Return the luma PSNR on development pairs of the synthetic sets, and the RGB PSNR of clean sides."""
+    found: dict[str, float] = {}
+    clean: list[float] = []
+    for name in SETS:
+        pairs = open_pairs(SourceConfig(MANIFEST, split="dev", set=name))
+        scores = []
+        for i in range(len(pairs)):
+            rainy, truth = pairs.load(i)
+            scores.append(psnr(matlab_luma(restorer.restore(rainy)), matlab_luma(truth)))
+            if name == "rain100l":
+                clean.append(min(psnr(restorer.restore(truth), truth), CAP))
+        found[name] = round(float(np.mean(scores)), 3)
+    return {**found, "clean": round(float(np.mean(clean)), 3)}
+
+
+def main() -> None:
+    """Adapt, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/finetune_real"))
+    parser.add_argument("--method", default="default")
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    train, dev = (linked(photos(split), folder / split) for split in ("train", "dev"))
+    started, used = time.perf_counter(), time.process_time()
+    result = adapt(train, folder / "run", method=args.method, seed=SEED, overwrite=True)
+    minutes, processor = (time.perf_counter() - started) / 60, (time.process_time() - used) / 60
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    weights: dict[str, Callable[[], Restorer]] = {"before": load, "after": lambda: load(result.weights)}
+    scores: dict[str, Any] = {}
+    for name, restorer in weights.items():
+        scores[name] = {"real_dev": blind(restorer(), sorted(dev.iterdir())), "pairs_dev": on_pairs(restorer())}
+        jobs, _ = plan([train, dev], folder / name)
+        for _ in restore_files(restorer(), jobs, overwrite=True):
+            pass
+    results = {
+        "command": f"python experiments/finetune_real/run.py --method {args.method}",
+        "photos": len(list(train.iterdir())), "seed": SEED, "outcome": vars(result.outcome), **scores,
+        "minutes": round(minutes, 2), "processor_minutes": round(processor, 2), "peak_gib": round(peak, 2),
+        "environment": environment(),
+    }  # fmt: skip
+    write_atomic(RESULTS, json.dumps(results, indent=1) + "\n")
+    print(json.dumps({key: results[key] for key in ("outcome", "before", "after", "minutes", "peak_gib")}, indent=1))
+    print(f"next: sstl compare --blind {folder / 'before'} {folder / 'after'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Calibrate the label-free score on the domains that were developed on, and check it on the others.
+
+SSTL_DATA=/path/to/data python experiments/shift/trust.py measure [--only PATTERN ...] [--work FOLDER] [--minutes M]
+SSTL_DATA=/path/to/data python experiments/shift/trust.py fit
+
+``measure`` judges every snapshot that ``run.py`` left in FOLDER on the exam of its domain, without truth, and notes the
+true gain beside it, in trust/DOMAIN-SOURCE.json; ``fit`` writes sstl/methods/trust.json and trust.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from domains import Domain, build, reserved
+from run import CELLS, TRIALS, configuration
+from scipy.optimize import nnls
+from scipy.stats import spearmanr
+from sources import SOURCES, Source
+
+from sstl.data import SourceConfig
+from sstl.data.stream import UnpairedStream
+from sstl.engine.gate import SEED, Gate
+from sstl.methods.trust import CALIBRATION, luma_psnr, measure, restore
+from sstl.networks import load_weights
+from sstl.ops.files import write_atomic
+from sstl.report.environment import environment
+
+FOLDER = Path(__file__).resolve().parent / "trust"
+RESULTS = FOLDER.with_suffix(".json")
+# Of each measure, the sign of its weight: what rises, or falls, when a restoration becomes better.
+SIGNS = {"found": 1, "rendered": 1, "cycle": 1, "dark": -1, "leftover": -1, "clean": 1}
+OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
+LEAST = 20  # checkpoints of a domain
+
+
+def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[Path, float]]:
+    """Return the snapshots of a domain and a source with their true mean PSNR, by TRIAL/STEP, the start's first."""
+    start = json.loads((CELLS / f"{domain.name}-{source.network}-start.json").read_text())
+    found = {"start": (source.path, float(np.mean(start["test"])))}
+    for name in TRIALS:
+        file = CELLS / f"{domain.name}-{source.network}-{name}.json"
+        folder = work / "cells" / domain.name / source.network / name / "snapshots"
+        if not file.exists() or not folder.exists() or TRIALS[name].gate:
+            continue
+        cell = json.loads(file.read_text())
+        paths = sorted(folder.glob("*.safetensors"))
+        true = {**cell["snapshots"], paths[-1].stem: float(np.mean(cell["test"]))}
+        found |= {f"{name}/{path.stem}": (path, true[path.stem]) for path in paths}
+    return found
+
+
+def measure_domain(domain: Domain, source: Source, work: Path, deadline: float) -> None:
+    """Measure the checkpoints that were not measured yet, on the crops that the gate of an adaptation takes."""
+    file = FOLDER / f"{domain.name}-{source.network}.json"
+    known: dict[str, Any] = json.loads(file.read_text())["checkpoints"] if file.exists() else {}
+    wanted = {name: place for name, place in checkpoints(domain, source, work).items() if name not in known}
+    if not wanted:
+        return
+    config = configuration(domain, source, TRIALS["default"], work)
+    gate = Gate(config, load_weights(source.path).network, torch.device("cpu"))
+    assert config.gate is not None
+    truth = UnpairedStream((SourceConfig(str(domain.root / "truth")),), config.gate.side, config.seed + SEED, None, 0)
+    clean = truth[range(config.gate.crops)].rainy
+    for name, (path, psnr) in wanted.items():
+        network = load_weights(path).network
+        with gate.arithmetic():
+            found = measure(network, gate.trust.exam)
+            of_crops = luma_psnr(restore(network, gate.trust.exam.photos).background, clean)
+        values = {key: [round(float(value), 4) for value in column] for key, column in found.items()}
+        known[name] = {"psnr": psnr, "crops": [round(float(v), 3) for v in of_crops], "measures": values}
+        write_atomic(file, json.dumps({"checkpoints": known, "environment": environment()}) + "\n")
+        print(f"{domain.name}/{source.network} {name}: {psnr:.2f} dB", flush=True)
+        if time.monotonic() > deadline:
+            return
+
+
+class Measured:
+    """The checkpoints of one domain and source: what changed against the start, and the true gains."""
+
+    def __init__(self, file: Path) -> None:
+        tree = json.loads(file.read_text())["checkpoints"]
+        self.domain, self.source = file.stem.rsplit("-", 1)
+        start, rest = tree["start"], {name: entry for name, entry in tree.items() if name != "start"}
+        self.names = list(rest)
+        self.gain = np.array([entry["psnr"] - start["psnr"] for entry in rest.values()])
+        self.change = {
+            key: np.array([entry["measures"][key] for entry in rest.values()]) - np.array(values)
+            for key, values in start["measures"].items()
+        }  # (checkpoints, crops)
+        self.crops = np.array([entry["crops"] for entry in rest.values()]) - np.array(start["crops"])
+
+    def predicted(self, weights: dict[str, float]) -> np.ndarray:
+        """Predicted gains, (checkpoints,)."""
+        return np.asarray(sum(weight * self.change[name].mean(axis=1) for name, weight in weights.items()))
+
+
+def fitted(columns: dict[str, np.ndarray], wanted: np.ndarray, signs: dict[str, int]) -> dict[str, float]:
+    """Return weights of the given signs by least squares; what weighs nothing is left out."""
+    matrix = np.stack([sign * columns[name] for name, sign in signs.items()], axis=1)
+    found, _ = nnls(matrix, wanted)
+    return {
+        name: round(sign * float(value), 4)
+        for (name, sign), value in zip(signs.items(), found, strict=True)
+        if value > 1e-3
+    }
+
+
+def fit() -> None:
+    """Fit the weights on the developed domains, write them, and report how the prediction fares everywhere."""
+    measured = [Measured(file) for file in sorted(FOLDER.glob("*.json"))]
+    developed_on = reserved()["developed_on"]
+    seen = [one for one in measured if one.domain in developed_on]
+    columns = {name: np.concatenate([one.change[name].mean(axis=1) for one in seen]) for name in SIGNS}
+    gains = np.concatenate([one.gain for one in seen])
+    weights = fitted(columns, gains, SIGNS)
+    predicted = np.concatenate([one.predicted(weights) for one in seen])
+    relative = float(np.sqrt(np.sum((predicted - gains) ** 2) / np.sum(predicted**2)))
+    of_crops = {name: np.concatenate([one.change[name].ravel() for one in seen]) for name in OF_PHOTOS}
+    calibration = {
+        "weights": weights,
+        "relative_error": round(relative, 3),
+        "photo_weights": fitted(of_crops, np.concatenate([one.crops.ravel() for one in seen]), OF_PHOTOS),
+    }
+    write_atomic(CALIBRATION, json.dumps(calibration, indent=1) + "\n")
+    rows = []
+    for one in measured:
+        told = one.predicted(weights)
+        rows.append(
+            {
+                "domain": one.domain, "source": one.source, "calibrated_on": one.domain in developed_on,
+                "checkpoints": len(told), "gains": [float(one.gain.min()), float(one.gain.max())],
+                "spearman": float(spearmanr(told, one.gain).statistic),
+                "error": float(np.sqrt(np.mean((told - one.gain) ** 2))),
+                "points": [[round(float(a), 3), round(float(b), 3)] for a, b in zip(told, one.gain, strict=True)],
+            }
+        )  # fmt: skip
+    for name, untouched in (("developed on", False), ("untouched", True)):
+        own = [row for row in rows if row["calibrated_on"] != untouched and row["checkpoints"] >= LEAST]
+        if own:
+            print(f"{name}: median within-domain Spearman {np.median([row['spearman'] for row in own]):.3f}")
+    for row in rows:
+        print({key: value for key, value in row.items() if key != "points"})
+    print(calibration)
+    write_atomic(RESULTS, json.dumps({"calibration": calibration, "rows": rows, "environment": environment()}) + "\n")
+
+
+def main() -> None:
+    """Measure or fit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("measure", "fit"))
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="of DOMAIN/SOURCE")
+    parser.add_argument("--work", type=Path, default=Path("runs/shift"))
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    args = parser.parse_args()
+    if args.what == "fit":
+        fit()
+        return
+    FOLDER.mkdir(exist_ok=True)
+    work = args.work.resolve()
+    for domain in build(work / "domains"):
+        for source in SOURCES:
+            if any(fnmatch(f"{domain.name}/{source.network}", pattern) for pattern in args.only):
+                measure_domain(domain, source, work, time.monotonic() + 60 * args.minutes)
+
+
+if __name__ == "__main__":
+    main()
