@@ -30,10 +30,13 @@ def run_loop(
     paired: Iterator[PairedBatch],
     unpaired: Iterator[UnpairedBatch] | None,
     progress: Progress,
-    after_step: Callable[[dict[str, float]], None],
+    after_step: Callable[[dict[str, float]], bool],
     stopping: Callable[[], bool],
 ) -> bool:
-    """Train until ``config.steps``, or until a process was asked to stop; return whether one was.
+    """Train until ``config.steps``, until ``after_step`` returns False, or until a process was asked to stop.
+
+    Returns:
+        Whether one was asked to stop.
 
     Args:
         config: the run.
@@ -42,7 +45,7 @@ def run_loop(
             weights (None: no averaging).
         paired, unpaired: endless batches, one per accumulation.
         progress: where the run stands; updated in place.
-        after_step: told the step's numbers, means over processes (log, checkpoint, pictures).
+        after_step: told the step's numbers, means over processes (log, checkpoint, pictures); False asks to stop.
         stopping: whether this process was asked to stop; all of them stop after the same step.
     """
     bare: Method = accelerator.unwrap_model(method)
@@ -88,7 +91,6 @@ def run_loop(
             )
         progress.seconds += time.perf_counter() - started
         lr = next(iter(groups)).optimizer.param_groups[0]["lr"]
-        after_step({"lr": lr, **means})
-        if stop:
-            return True
+        if not after_step({"lr": lr, **means}) or stop:
+            return bool(stop)
     return False

@@ -147,11 +147,11 @@ class _Session:
         self.bar.close()
         self.log.close()
 
-    def after_step(self, numbers: dict[str, float]) -> None:
-        """Do what is due at this step."""
+    def after_step(self, numbers: dict[str, float]) -> bool:
+        """Do what is due at this step; always True."""
         step, config = self.progress.step, self.config
         if not self.main:
-            return
+            return True
         self.bar.update()
         if step % config.log_every == 0 or step == config.steps:
             self.log.write({"step": step, **numbers, **self._speed()})
@@ -165,6 +165,7 @@ class _Session:
             save_weights(config.output / "snapshots" / f"step-{step:08d}.safetensors", self.kept, self._info())
         if step % config.checkpoint_every == 0:
             self.save()
+        return True
 
     def _speed(self) -> dict[str, float]:
         done = self.progress.seconds

@@ -21,6 +21,7 @@ from sstl.methods.exchange import found_streaks, lay_over
 from sstl.methods.residuals import ResidualLikelihood
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
+from sstl.ops.processes import drawn
 from sstl.types import PairedBatch, UnpairedBatch
 
 
@@ -142,8 +143,10 @@ class MeanTeacher(Taught):
     @torch.no_grad()
     def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
         """Return the photo at another exposure and with noise, and ``background`` at that exposure."""
-        exposure = torch.empty(len(rainy), 1, 1, 1).uniform_(0.8, 1.2).to(rainy)
-        noise = 0.02 * torch.rand(len(rainy), 1, 1, 1).to(rainy) * torch.randn_like(rainy)
+        count, *shape = rainy.shape
+        exposure = drawn(count, lambda n: torch.empty(n, 1, 1, 1).uniform_(0.8, 1.2)).to(rainy)
+        strength = drawn(count, lambda n: torch.rand(n, 1, 1, 1)).to(rainy)
+        noise = 0.02 * strength * drawn(count, lambda n: torch.randn(n, *shape, device=rainy.device))
         return (exposure * rainy + noise).clamp(0, 1), (exposure * background).clamp(0, 1)
 
     @torch.no_grad()

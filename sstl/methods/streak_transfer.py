@@ -13,6 +13,7 @@ from sstl.methods.base import METHODS
 from sstl.methods.exchange import found_streaks, lay_over, moved
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
+from sstl.ops.processes import averaged
 from sstl.ops.veil import LEAST_TRANSMISSION, dark_channel, estimate_airlight
 from sstl.rain import rain_map, streak_layer
 from sstl.types import PairedBatch, UnpairedBatch
@@ -110,10 +111,7 @@ class StreakTransfer(Taught):
         super().after_step(step)
         if self._seen is None:
             return
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._seen)
-            self._seen /= torch.distributed.get_world_size()
         keep = _MOMENTUM if self.photos_dark else 0.0
-        for mean, seen in zip((self.photos_dark, self.clean_dark), self._seen, strict=True):
+        for mean, seen in zip((self.photos_dark, self.clean_dark), averaged(self._seen), strict=True):
             mean.copy_(keep * mean + (1 - keep) * seen)
         self._seen = None
