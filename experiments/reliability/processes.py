@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from toy_run import make_data, settings, state, write_results
 
+from sstl.cli.main import main as sstl
+from sstl.config import to_tree
 from sstl.engine import MethodConfig, OptimizerConfig, TrainConfig, train
 from sstl.methods import list_methods
 from sstl.methods.supervised import Supervised
@@ -45,18 +48,10 @@ def config(folder: Path, name: str, method: str) -> TrainConfig:
 
 
 def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run this file on two processes of the CPU."""
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-    ]
+    """Run this file on two processes of the CPU, which ``accelerate launch`` starts by MPI alone."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [*command, "0", __file__, *map(str, arguments)],
+        [*command, __file__, *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -79,8 +74,6 @@ def lose_a_process(folder: Path) -> dict[str, Any]:
 
 def child(folder: Path, methods: list[str], dying: bool) -> None:
     """Train on one of two processes."""
-    from sstl.cli.main import main as sstl  # noqa: F401 (what a real process has loaded)
-
     if dying and os.environ["RANK"] == "1":
         whole, steps = Supervised.forward, iter(range(3))
 
@@ -91,7 +84,11 @@ def child(folder: Path, methods: list[str], dying: bool) -> None:
 
         Supervised.forward = forward  # type: ignore[method-assign]
     for method in methods:
-        train(config(folder, "dying" if dying else "two", method))
+        run = config(folder, "dying" if dying else "two", method)
+        path = folder / f"{run.output.name}-{os.environ['RANK']}.yaml"
+        path.write_text(yaml.safe_dump(to_tree(run)))
+        if code := sstl(["train", str(path)]):
+            sys.exit(code)
 
 
 def main() -> None:

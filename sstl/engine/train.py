@@ -31,7 +31,7 @@ from sstl.engine.loop import run_loop
 from sstl.engine.optimizers import create_groups
 from sstl.engine.records import RunLog, picture_grid
 from sstl.engine.validation import Validation
-from sstl.errors import ConfigError, SstlError, WeightsError
+from sstl.errors import ConfigError, LostProcessError, SstlError, WeightsError
 from sstl.methods import Method, create_method
 from sstl.networks import Network, create_network, load_weights, save_weights
 from sstl.ops.files import remove_parts, write_atomic
@@ -73,11 +73,24 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         ConfigError, WeightsError: something in the configuration cannot be used.
         DivergenceError: the loss stayed NaN or infinite.
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+        LostProcessError: another process of the run ended.
     """
     with _stop_on_signals(config.output / "checkpoints") as stop:
         accelerator = _accelerator(config)
         with only_run(config.output) if accelerator.is_main_process else nullcontext():
-            return _train(config, accelerator, stop, resume, overwrite)
+            try:
+                return _train(config, accelerator, stop, resume, overwrite)
+            except RuntimeError as error:
+                if accelerator.num_processes > 1 and _is_of_connection(error):
+                    raise LostProcessError(
+                        "another process of this run ended; what was saved is whole, go on from it."
+                    ) from error
+                raise
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether the processes could not reach each other; gloo raises plain errors."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
