@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import multiprocessing
 import os
@@ -335,6 +336,27 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
 
 def test_progress_of_older_checkpoints_is_read():
     assert set(vars(Progress())) == {"step", "skipped", "skipped_in_a_row", "best", "best_step", "seconds"}
+
+
+def test_every_results_file_says_with_what_it_was_made():
+    files = [path for path in (ROOT / "experiments").rglob("*.json") if "environment" not in path.name]
+    assert files
+    for path in files:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        # Results in parts have one for each part.
+        found = (
+            [tree["environment"]]
+            if "environment" in tree
+            else [part["environment"] for part in tree.values() if isinstance(part, dict)]
+        )
+        assert found, path
+        for environment in found:
+            assert {"sstl", "commit", "python", "torch", "threads", "platform", "date"} <= environment.keys(), path
+
+
+def test_the_page_shows_the_figures_of_the_results_files():
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    assert importlib.import_module("figures").figures() in page
 
 
 @pytest.mark.parametrize("method", ["mean_teacher", "streak_transfer"])

@@ -121,3 +121,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     outcome = launch("train", "run.yaml", cwd=tmp_path)
     assert outcome.code != 0
     assert "'batch_size' 3 in 1 parts cannot be shared evenly by 2 processes; make it a multiple of 2." in outcome.err
+
+
+def test_bfloat16_stays_within_a_twentieth_of_a_decibel(run_process, tmp_path):
+    arguments = ("--weights", "joint-small", "--count", 2, "--steps", 0, "-o", tmp_path / "found.json")
+    outcome = run_process(HARNESS / "precision.py", *arguments)
+    assert outcome.code == 0, outcome.err
+    found = json.loads((tmp_path / "found.json").read_text())["weights"]["joint-small"]
+    assert found["fp32"] != found["bf16"]
+    assert abs(found["difference"]) < 0.05
