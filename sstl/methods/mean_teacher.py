@@ -21,7 +21,6 @@ from sstl.methods.exchange import found_streaks, lay_over
 from sstl.methods.residuals import ResidualLikelihood
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
-from sstl.ops.processes import drawn
 from sstl.types import PairedBatch, UnpairedBatch
 
 
@@ -139,15 +138,6 @@ class MeanTeacher(Taught):
     def exchanged(self, paired: PairedBatch, residual: Tensor) -> PairedBatch:
         """Return the labelled batch's clean images under the rain of ``residual`` = O - B^ of as many photos."""
         return lay_over(paired.clean, found_streaks(residual), self.brightness, paired.key)
-
-    @torch.no_grad()
-    def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the photo at another exposure and with noise, and ``background`` at that exposure."""
-        count, *shape = rainy.shape
-        exposure = drawn(count, lambda n: torch.empty(n, 1, 1, 1).uniform_(0.8, 1.2)).to(rainy)
-        strength = drawn(count, lambda n: torch.rand(n, 1, 1, 1)).to(rainy)
-        noise = 0.02 * strength * drawn(count, lambda n: torch.randn(n, *shape, device=rainy.device))
-        return (exposure * rainy + noise).clamp(0, 1), (exposure * background).clamp(0, 1)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
