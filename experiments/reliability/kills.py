@@ -124,8 +124,8 @@ def main() -> None:
                 found["different"] += 1
                 print(f"{run.name}, {method}: not the same: {', '.join(names)}")
             print(found, flush=True)
-    kills = found["at_a_random_time"] + found["in_the_middle_of_a_file"]
-    write_results(args.output, args.seed, {"methods": list(args.methods), "kills": kills, **found})
+            kills = found["at_a_random_time"] + found["in_the_middle_of_a_file"]
+            write_results(args.output, args.seed, {"methods": list(args.methods), "kills": kills, **found})
 
 
 if __name__ == "__main__":
