@@ -34,11 +34,11 @@ def _kills(found: dict[str, Any]) -> list[str]:
 def _processes(found: dict[str, Any]) -> list[str]:
     methods, lost = found["methods"], found["a_process_was_killed"]
     return [
-        f"- Two processes and one, {found['steps']} steps, {len(methods)} methods: the largest difference of any number "
-        f"is {_largest(methods, 'two_processes')}; if one goes on where two stopped halfway, "
+        f"- Two processes and one, {found['steps']} steps, {len(methods)} methods: the largest difference of any "
+        f"number is {_largest(methods, 'two_processes')}; if one goes on where two stopped halfway, "
         f"{_largest(methods, 'two_then_one')}.",
-        f"- One of two processes killed: the launch ended after {lost['seconds']:.0f} s, start included, with exit code "
-        f"{lost['code']}.",
+        f"- One of two processes killed: the launch ended after {lost['seconds']:.0f} s, start included, with exit "
+        f"code {lost['code']}.",
     ]
 
 
@@ -46,8 +46,8 @@ def _precision(found: dict[str, Any]) -> list[str]:
     training = found["training"]
     return [
         *(_restored(name, found["images"], of_weights) for name, of_weights in found["weights"].items()),
-        f"- A training of {training['steps']} steps in bfloat16 instead of float32: {training['difference']:+.3f} dB on "
-        "its validation pair.",
+        f"- A training of {training['steps']} steps in bfloat16 instead of float32: {training['difference']:+.3f} dB "
+        "on its validation pair.",
     ]
 
 
