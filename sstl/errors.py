@@ -32,6 +32,12 @@ class DivergenceError(SstlError):
     exit_code = 1
 
 
+class LostProcessError(SstlError):
+    """Training on several processes stopped because one of them is gone; what was saved is whole."""
+
+    exit_code = 1
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name nearest to ``name``, or the list of all known names."""
     names = sorted(known)

@@ -17,6 +17,7 @@ from skimage import data
 from torch import Tensor
 
 from sstl.cli.main import main
+from sstl.engine import Interrupted
 from sstl.networks import Network, create_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,14 @@ class Outcome:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Iterator[None]:
+    """End the suite on a signal that a training took for its own; it would go on with the next test."""
+    if call.excinfo is not None and call.excinfo.errisinstance(Interrupted):
+        pytest.exit(str(call.excinfo.value), returncode=call.excinfo.value.exit_code)
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -200,6 +200,7 @@ def test_env(run_cli, tmp_path):
     assert outcome.code == 0
     facts = json.loads((tmp_path / "env.json").read_text())
     assert facts["sstl"] == sstl.__version__
+    assert {"commit", "torch", "threads", "precision", "device", "seed", "date"} <= facts.keys()
     assert all(str(value) in outcome.out for value in facts.values())
 
 

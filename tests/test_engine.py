@@ -556,6 +556,21 @@ def test_steps_without_a_finite_loss_are_dropped_and_counted(config, sick):
     assert all(t.isfinite().all() for t in tensors(weights).values())
 
 
+def test_a_gradient_that_is_no_number_drops_the_step_though_the_loss_is_one(config, monkeypatch):
+    def spoil(self: Supervised, paired: object, _: object = None) -> dict[str, Tensor]:
+        parts = self.supervised(paired)
+        root = next(self.network.parameters()).mul(0).sum().sqrt()  # 0, of slope infinity times 0
+        return {**parts, "loss": parts["loss"] + root}
+
+    monkeypatch.setattr(Supervised, "forward", spoil)
+    settings = config(steps=2, ema_decay=0.0)
+    weights = tensors(train(settings))
+    lines = losses(settings.output)
+    assert [lines[step]["skipped"] for step in (1, 2)] == [1, 2]
+    assert all(lines[step]["loss"] > 0 for step in (1, 2))
+    assert all(t.isfinite().all() for t in weights.values())
+
+
 def test_a_loss_that_stays_nan_stops_the_run_and_leaves_the_last_good_weights(config, sick):
     settings = config(method=sick(lambda step: step > 3), steps=100, checkpoint_every=2)
     with pytest.raises(DivergenceError, match=r"20 steps in a row, up to step 23; .*Lower optimizer\.lr") as caught:

@@ -32,6 +32,7 @@ from sstl.losses import (
 )
 from sstl.losses.consistency import rerendered
 from sstl.losses.likelihood import Statistics
+from sstl.methods.residuals import DENSITIES
 from sstl.rain import render
 from sstl.types import PairedBatch, Restoration
 
@@ -468,3 +469,30 @@ def test_each_term_reaches_its_heads(tiny_network, truth):
     residual = truth.rainy - restored().background
     assert reached(tiny_network, Mixture().kl(residual, torch.tensor(0.01))) == everything
     assert reached(tiny_network, total_variation(restored().background)) == everything
+
+
+def test_a_component_without_residuals_begins_again_and_others_are_left_alone():
+    mixture = Mixture(3, momentum=0.0)
+    start = mixture.moments.clone()
+    mixture.update(Statistics(torch.tensor([0.7, 0.3, 0.0]), torch.tensor([0.7 * 0.01, 0.3 * 0.04, 0.0])))
+    torch.testing.assert_close(mixture.moments, torch.tensor([0.01, 0.04, float(start[2])]))
+    torch.testing.assert_close(mixture.weights, torch.tensor([0.7, 0.3, 1e-3]) / 1.001)
+    occupied = Mixture(2, momentum=0.0)
+    occupied.update(Statistics(torch.tensor([0.6, 0.4]), torch.tensor([0.006, 0.016])))
+    assert torch.equal(occupied.weights, torch.tensor([0.6, 0.4]) / torch.tensor([0.6, 0.4]).sum())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_residuals_that_are_no_numbers_leave_a_mixture_as_it_is(bad):
+    for mixture in (Mixture(), DENSITIES["oriented"]()):
+        before = {name: value.clone() for name, value in mixture.state_dict().items()}
+        mixture.update(mixture.statistics(torch.full((1, 3, 8, 8), bad)))
+        assert all(torch.equal(value, before[name]) for name, value in mixture.state_dict().items())
+
+
+def test_variances_have_a_floor_of_one_grey_level():
+    mixture = Mixture(momentum=0.0)
+    for _ in range(3):
+        mixture.update(mixture.statistics(torch.zeros(1, 3, 8, 8)))
+    assert (mixture.moments >= mixture.floor).all()
+    assert mixture.nll(torch.zeros(1, 3, 8, 8)).isfinite()

@@ -205,7 +205,7 @@ def test_the_command_writes_a_recipe_and_says_what_it_saw(tmp_path, run_cli, oth
     assert done.code == 0, done.err
     assert "next:" in done.out
     assert load_recipe(out).layers[1] >= 1
-    assert set(json.loads((tmp_path / "m.json").read_text())) == {"dry", "estimates", "explained"}
+    assert set(json.loads((tmp_path / "m.json").read_text())) == {"dry", "estimates", "explained", "environment"}
     again = run_cli(*call)
     assert (again.code, "--overwrite" in again.err) == (2, True)
     assert run_cli("match", photos, "-o", tmp_path / "rain.txt").code == 2

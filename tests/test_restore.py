@@ -418,3 +418,37 @@ print(peak() - before)
     outcome = run_process("-c", code)
     assert outcome.code == 0, outcome.err
     assert float(outcome.out) < 0.7, f"{outcome.out} GB"
+
+
+# --- numbers that go bad ---------------------------------------------------------------------------------------------
+
+
+class Overflowing(Network):
+    """Infinite in half precision, or always."""
+
+    name = "overflowing"
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always, self.calls = always, 0
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, rainy: Tensor) -> Restoration:
+        self.calls += 1
+        bad = self.always or torch.is_autocast_enabled("cpu")
+        return Restoration(rainy * (torch.inf if bad else 0.5), rainy)
+
+
+def test_what_half_precision_spoils_is_computed_again():
+    restorer = Restorer(Overflowing(always=False), dtype=torch.bfloat16)
+    assert torch.equal(restorer.restore(torch.ones(3, 8, 8)), torch.full((3, 8, 8), 0.5))
+    assert restorer.network.calls == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_that_are_not_finite_are_an_error_and_no_black_photo(dtype, tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    jobs, _ = plan([tmp_path / "a.png"], tmp_path / "out")
+    (outcome,) = restore_files(Restorer(Overflowing(always=True), dtype=dtype), jobs)
+    assert "network 'overflowing' gives values that are not finite" in outcome.error
+    assert not (tmp_path / "out").exists()

@@ -46,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     from sstl.config import with_overrides
     from sstl.networks.weights import DEFAULT
     from sstl.report.adaptation import adapt
-    from sstl.report.environment import environment
     from sstl.report.findings import verdict
 
     result = adapt(
@@ -67,10 +66,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"weights  {result.weights}")
     print(f"report   {result.report}")
     print(f"next: open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
-    if args.json:
-        write_json(
-            args.json, {"outcome": vars(result.outcome), "figures": result.figures, "environment": environment()}
-        )
+    write_json(args.json, {"outcome": vars(result.outcome), "figures": result.figures}, seed=args.seed)
     for path, reason in result.failures.items():
         print(f"sstl: error: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
     return 1 if result.failures else 0

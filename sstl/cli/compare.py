@@ -93,7 +93,7 @@ def _vote(args: argparse.Namespace) -> int:
         _serve(ballot, args.port, not args.no_browser)
     if args.report or ballot.position is None:
         print(ballot.text())
-        write_json(args.json, ballot.result())
+        write_json(args.json, ballot.result(), seed=args.seed)
     else:
         print(f"{len(ballot.votes)} of {len(trials)} photos are voted on; the same command goes on, --report counts.")
     print(f"votes    {votes}")

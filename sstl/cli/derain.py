@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sstl.cli.output import write_json
 
 if TYPE_CHECKING:
-    from sstl.restore import Outcome
+    from sstl.restore import Outcome, Restorer
     from sstl.restore.adapted import Adapted
 
 _LAYERS = ("background", "streak", "mask", "doubt")
@@ -69,16 +70,32 @@ def run(args: argparse.Namespace) -> int:
 
     from sstl.data.images import MAX_PIXELS
     from sstl.networks.weights import DEFAULT
+    from sstl.ops.processes import crew
     from sstl.restore import load, plan, restore_files
 
+    processes = crew()
     jobs, outcomes = plan(args.inputs, args.out)
-    if jobs:
+    # Results that could have one name are of one process, which sees it.
+    mine = processes.share(jobs, lambda job: job.target.with_name(job.target.name.split(".")[0]))
+    done: dict[int, Outcome] = {}
+    if mine:
         restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile, args.deveil)
         limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
-        results = restore_files(restorer, jobs, args.layers, args.overwrite, limit, args.adapt_steps, args.seed)
-        outcomes += tqdm(results, total=len(jobs), desc="derain", unit="photo", leave=False)
+        own = [jobs[i] for i in mine]
+        results = restore_files(restorer, own, args.layers, args.overwrite, limit, args.adapt_steps, args.seed)
+        quiet = processes.rank > 0
+        shown = tqdm(results, total=len(own), desc="derain", unit="photo", leave=False, disable=quiet)
+        done = {i: _light(outcome, restorer) for i, outcome in zip(mine, shown, strict=True)}
+    outcomes += processes.gather(done)
+    if processes.rank > 0:
+        return 0
     _report(args, outcomes)
     return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _light(outcome: Outcome, restorer: Restorer) -> Outcome:
+    """Return the outcome without the network that was adapted to the photo."""
+    return replace(outcome, adapted=outcome.adapted and replace(outcome.adapted, restorer=restorer))
 
 
 def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
@@ -118,6 +135,7 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
                 for outcome in outcomes
             ],
         },
+        seed=args.seed,
     )
     for outcome in failed:
         print(f"sstl: error: {outcome.error}", file=sys.stderr)

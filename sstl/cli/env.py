@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sstl.cli.output import add_json, write_json
+from sstl.cli.output import add_json, write_tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them."""
+    """Print them; the seed is that of every command that is given none."""
     import torch
 
     from sstl.ops.precision import resolve_precision
@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = str(resolve_precision("auto", device)).removeprefix("torch.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    facts = environment(device=name, precision=precision)
+    facts = environment(device=name, precision=precision, seed=0)
     for key, value in facts.items():
         print(f"{key:<10}  {value}")
-    write_json(args.json, facts)
+    write_tree(args.json, facts)
     return 0

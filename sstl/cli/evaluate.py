@@ -15,6 +15,7 @@ from sstl.errors import ConfigError, SstlError
 
 if TYPE_CHECKING:
     from sstl.data import ImageSource, Source, SourceConfig
+    from sstl.ops.processes import Crew
     from sstl.report.evaluation import Evaluation, Failure, Remember
     from sstl.report.evaluation_page import EvaluatedSet
     from sstl.report.published import PublishedFigure
@@ -76,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate each set, print its table, write what was asked for, and list what failed."""
+    from sstl.ops.processes import crew
     from sstl.report.evaluation import load_restorers
     from sstl.report.evaluation_page import EvaluatedSet
 
@@ -85,13 +87,19 @@ def run(args: argparse.Namespace) -> int:
     published = [_published(args, name) for name in names]
     restorers = load_restorers(_weights(args), args.precision, args.device)
     sets = []
-    with _remembering(args, restorers) as remember:
+    processes = crew()
+    with _remembering(args, restorers, processes) as remember:
         for name, (source, evaluate, unpaired), figures in zip(names, opened, published, strict=True):
-            shared: dict[str, Any] = {"limit": args.limit, "progress": True, "remember": remember}
+            shared: dict[str, Any] = {
+                "limit": args.limit, "progress": True, "remember": remember, "processes": processes
+            }  # fmt: skip
             evaluation = evaluate(source, **shared) if args.restored else evaluate(source, restorers, **shared)
             evaluation.failures.extend(unpaired)
             sets.append(EvaluatedSet(_label(args, name), source, evaluation, figures))
-            _print(args, name, sets[-1])
+            if processes.rank == 0:
+                _print(args, name, sets[-1])
+    if processes.rank > 0:
+        return 0
     _write(args, sets, restorers)
     failures = [failure for one in sets for failure in one.evaluation.failures]
     for failure in failures:
@@ -186,7 +194,7 @@ def _label(args: argparse.Namespace, name: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _remembering(args: argparse.Namespace, restorers: Mapping[str, Restorer]) -> Iterator[Remember]:
+def _remembering(args: argparse.Namespace, restorers: Mapping[str, Restorer], processes: Crew) -> Iterator[Remember]:
     """Give what looks up and keeps the measured values in the output folder, if there is one."""
     import sstl
     from sstl.networks.weights import read_info
@@ -202,7 +210,12 @@ def _remembering(args: argparse.Namespace, restorers: Mapping[str, Restorer]) ->
         name: {**measured, "weights": file_hash(Path(read_info(name)["path"])), "arithmetic": f"{r.device} {r.dtype}"}
         for name, r in restorers.items()
     }
-    with contextlib.closing(Ledger(args.output, protocol, args.overwrite)) as ledger:
+    first = processes.rank == 0
+    if not first:
+        processes.wait()
+    with contextlib.closing(Ledger(args.output, protocol, args.overwrite and first, first)) as ledger:
+        if first:
+            processes.wait()
         yield ledger.remember({INPUT: measured, RESTORED: measured, **conditions})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -92,11 +93,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SstlError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"sstl: error: {_one_line(error)}", file=sys.stderr)
+        print(f"sstl: error: {_one_line(error)}{_again(arguments, error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, SstlError) else 2
     except KeyboardInterrupt:
         print("sstl: interrupted", file=sys.stderr)
         return 130
+
+
+def _again(arguments: Sequence[str], error: Exception) -> str:
+    """Return the command with which an interrupted training goes on."""
+    resumable = getattr(error, "resumable", None)
+    if resumable is None:
+        return ""
+    again = [a for a in arguments if not resumable or a not in ("--resume", "--overwrite")]
+    launched = " under the same launcher" if "WORLD_SIZE" in os.environ else ""
+    return f" Go on{launched} with: {shlex.join(['sstl', *again, *(['--resume'] if resumable else [])])}"
 
 
 def _one_line(error: SstlError | OSError) -> str:

@@ -53,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"most of the photos look dry ({found.dry:.0%} of the draws that resemble them hold no rain)")
     print(f"recipe  {args.out}")
     print(f"next: look at it:  sstl synthesize {args.clean} -o pairs --recipe {args.out} --count 12")
-    write_json(args.json, {key: value for key, value in vars(found).items() if key != "recipe"})
+    write_json(args.json, {key: value for key, value in vars(found).items() if key != "recipe"}, seed=args.seed)
     return 0

@@ -28,10 +28,25 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers
         print("  ".join(side(cell, width) for side, cell, width in zip(align, line, widths, strict=True)).rstrip())
 
 
-def write_json(path: Path | None, figures: dict[str, Any]) -> None:
-    """Write the figures if ``--json`` asked for them, and say so."""
+def write_json(path: Path | None, figures: dict[str, Any], **known: str | int | None) -> None:
+    """Write the figures if ``--json`` asked for them, with their ``environment`` unless they hold it; and say so.
+
+    Args:
+        path: of ``--json``.
+        figures: what the command found.
+        **known: what the command knows of the environment, for example ``seed``.
+    """
     if path is not None:
-        write_atomic(path, json.dumps(figures, indent=1, allow_nan=False, default=str) + "\n")
+        from sstl.report.environment import environment
+
+        tree = figures if "environment" in figures else {**figures, "environment": environment(**known)}
+        write_tree(path, tree)
+
+
+def write_tree(path: Path | None, tree: dict[str, Any]) -> None:
+    """Write a JSON file as it is, if there is to be one, and say so."""
+    if path is not None:
+        write_atomic(path, json.dumps(tree, indent=1, allow_nan=False, default=str) + "\n")
         print(f"wrote {path}")
 
 

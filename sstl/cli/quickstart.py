@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run it, then print the true gain, where the page is and what to do next."""
     from sstl.cli.output import write_json
-    from sstl.report.environment import environment
     from sstl.report.quickstart import quickstart
 
     print(
@@ -35,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"report   {result.report}")
     print("next: open the report in a browser; then your own photos:  sstl adapt MY_PHOTOS -o RUN")
-    write_json(args.json, {"figures": result.figures, "seed": args.seed, "environment": environment()})
+    write_json(args.json, {"figures": result.figures, "seed": args.seed}, seed=args.seed)
     return 0

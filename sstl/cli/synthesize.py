@@ -65,6 +65,7 @@ def _make(args: argparse.Namespace) -> int:
     write_json(
         args.json,
         {"out": args.out, "recipe": args.recipe, "seed": args.seed, "pairs": [vars(result) for result in results]},
+        seed=args.seed,
     )
     for result in failed:
         print(f"sstl: error: {result.error}", file=sys.stderr)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +25,7 @@ from sstl.rain import Recipe, StreakImages, load_recipe, rain_map, render, strea
 from sstl.types import PairedBatch, UnpairedBatch
 
 Pixels = NDArray[np.uint8]
+_FOR_PARENT = (signal.SIGINT, signal.SIGTERM)
 RETRIES = 20  # unreadable images in a row before training gives up
 
 
@@ -182,8 +186,20 @@ class GlobalBatches(Sampler[list[int]]):
 
 
 def endless(stream: Dataset[Any], batches: GlobalBatches, workers: int) -> Iterator[Any]:
-    """Iterate over a stream's batches; ``workers`` processes load ahead (0: none, in this process)."""
-    loader = DataLoader(
+    """Iterate over a stream's batches; ``workers`` processes load ahead (0: none, in this process).
+
+    The workers end with the iterator, those that are busy for longer than a few seconds by a kill.
+    """
+    before = set(active_children())
+    loader = _loader(stream, batches, workers)
+    with _signals_wait():
+        iterator = iter(loader)
+    weakref.finalize(iterator, _end, [child for child in active_children() if child not in before])
+    return iterator
+
+
+def _loader(stream: Dataset[Any], batches: GlobalBatches, workers: int) -> DataLoader[Any]:
+    return DataLoader(
         stream,
         sampler=batches,
         batch_size=None,
@@ -193,12 +209,31 @@ def endless(stream: Dataset[Any], batches: GlobalBatches, workers: int) -> Itera
         # The loader draws a seed; were it from the global generator, a resumed run would go on with other numbers.
         generator=torch.Generator(),
     )
-    return iter(loader)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold signals back, in this process until the end and in those that it starts for good."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(workers: Sequence[Any]) -> None:
+    """Kill what the loader could not stop: it asks by SIGTERM, which they ignore, and the exit waits for them."""
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def _leave_signals_to_parent(_: int) -> None:
     """Ctrl-C reaches the whole process group: a worker that dies of it takes the step away that is to be finished."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in _FOR_PARENT:
         signal.signal(signum, signal.SIG_IGN)
 
 

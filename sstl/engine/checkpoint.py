@@ -6,7 +6,7 @@ import json
 import random
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from sstl.errors import WeightsError
-from sstl.ops.files import write_atomic
+from sstl.ops.files import sync_folder, write_atomic
 
 KEEP = 2  # the last one and, in case it is damaged, the one before
 
@@ -32,7 +32,6 @@ class Progress:
     best: float = float("-inf")
     best_step: int = 0
     seconds: float = 0.0
-    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -63,6 +62,7 @@ def save_checkpoint(
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
     data = serialize(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
     path = write_atomic(folder / f"step-{progress.step:08d}.safetensors", data)
+    sync_folder(folder)
     for old in list_checkpoints(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
     return path
@@ -84,7 +84,8 @@ def load_checkpoint(
         found = _checksum(tensors, metadata)
         if metadata.get("checksum", found) != found:
             raise ValueError("its checksum is wrong")
-        progress = Progress(**json.loads(metadata["progress"]))
+        saved = json.loads(metadata["progress"])
+        progress = Progress(**{field.name: saved[field.name] for field in fields(Progress)})
         for name, module in modules.items():
             module.load_state_dict(_part(tensors, name))
         groups = json.loads(metadata["groups"])

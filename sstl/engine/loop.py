@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -30,8 +31,12 @@ def run_loop(
     unpaired: Iterator[UnpairedBatch] | None,
     progress: Progress,
     after_step: Callable[[dict[str, float]], bool],
-) -> None:
-    """Train until ``config.steps`` or until ``after_step`` returns False.
+    stopping: Callable[[], bool],
+) -> bool:
+    """Train until ``config.steps``, until ``after_step`` returns False, or until a process was asked to stop.
+
+    Returns:
+        Whether one was asked to stop.
 
     Args:
         config: the run.
@@ -40,7 +45,8 @@ def run_loop(
             weights (None: no averaging).
         paired, unpaired: endless batches, one per accumulation.
         progress: where the run stands; updated in place.
-        after_step: told the step's numbers (log, checkpoint, pictures); False asks to stop.
+        after_step: told the step's numbers, means over processes (log, checkpoint, pictures); False asks to stop.
+        stopping: whether this process was asked to stop; all of them stop after the same step.
     """
     bare: Method = accelerator.unwrap_model(method)
     method.train()
@@ -58,8 +64,11 @@ def run_loop(
                 for name, value in parts.items():
                     numbers[name] = numbers.get(name, 0) + value.detach() / config.accumulation
         norm = torch.stack([group.clip(accelerator) for group in groups])
-        loss = accelerator.reduce(numbers["loss"], "mean")  # so that all processes decide alike
-        if bool(torch.isfinite(norm).all()) and bool(torch.isfinite(loss)):
+        mine = torch.stack([*numbers.values(), norm.new_tensor(float(stopping()))])
+        # All processes log, drop a step and stop alike.
+        *values, stop = accelerator.reduce(mine, "mean").tolist()
+        means = dict(zip(numbers, values, strict=True))
+        if bool(torch.isfinite(norm).all()) and math.isfinite(means["loss"]):
             for group in groups:
                 group.prepared.step()
             progress.skipped_in_a_row = 0
@@ -82,5 +91,6 @@ def run_loop(
             )
         progress.seconds += time.perf_counter() - started
         lr = next(iter(groups)).optimizer.param_groups[0]["lr"]
-        if not after_step({"lr": lr, **{k: float(v) for k, v in numbers.items()}}):
-            return
+        if not after_step({"lr": lr, **means}) or stop:
+            return bool(stop)
+    return False

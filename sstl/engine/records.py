@@ -27,15 +27,19 @@ class RunLog:
         if enabled:
             path = output / "log.jsonl"
             write_atomic(path, "".join(json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step))
-            self.file = path.open("a", encoding="utf-8")
+            self.file = path.open("ab", buffering=0)  # what could not be written is not tried again on closing
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one record; NaN and infinity become null."""
         if not self.enabled:
             return
-        self.file.write(json.dumps(_finite(line)) + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        data = f"{json.dumps(_finite(line))}\n".encode()
+        try:
+            while data:
+                data = data[self.file.write(data) :]
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.file.name) from error
         if self.writer is not None:
             for name, value in line.get("validation", line).items():
                 if isinstance(value, int | float):
@@ -50,10 +54,10 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a last line that a kill cut short is left out."""
+    """Return the records of a log; a last line that a kill or a full disk cut short is left out."""
     records = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 records.append(json.loads(line))
             except ValueError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,23 +27,31 @@ from sstl.data.stream import GlobalBatches, PairedStream, UnpairedStream, endles
 from sstl.engine.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
 from sstl.engine.config import NetworkConfig, TrainConfig
 from sstl.engine.gate import Gate
+from sstl.engine.lock import only_run
 from sstl.engine.loop import run_loop
 from sstl.engine.optimizers import create_groups
 from sstl.engine.records import RunLog, picture_grid, read_log
 from sstl.engine.validation import Validation
-from sstl.errors import ConfigError, SstlError, WeightsError
+from sstl.errors import ConfigError, LostProcessError, SstlError, WeightsError
 from sstl.methods import Method, create_method
 from sstl.networks import Network, create_network, load_weights, save_weights
-from sstl.ops.files import write_atomic
+from sstl.ops.files import remove_parts, write_atomic
 from sstl.ops.precision import resolve_precision
+
+PATIENCE = 2.0  # seconds after which a second request to stop is meant
 
 
 class Interrupted(SstlError):
-    """Training was asked to stop; everything is saved and the message tells how to go on."""
+    """Training was asked to stop; what was done is saved.
 
-    def __init__(self, message: str, signum: int) -> None:
+    Attributes:
+        resumable: whether there is a checkpoint to go on from.
+    """
+
+    def __init__(self, message: str, signum: int, resumable: bool) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signum
+        self.exit_code = 128 + (signum or signal.SIGTERM)  # 0: another process of the run got the signal
+        self.resumable = resumable
 
 
 def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> Path:
@@ -65,12 +75,31 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
         ConfigError, WeightsError: something in the configuration cannot be used.
         DivergenceError: the loss stayed NaN or infinite.
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+        LostProcessError: another process of the run ended.
     """
+    with _stop_on_signals(config.output / "checkpoints") as stop:
+        accelerator = _accelerator(config)
+        with only_run(config.output) if accelerator.is_main_process else nullcontext():
+            try:
+                return _train(config, accelerator, stop, resume, overwrite)
+            except RuntimeError as error:
+                if accelerator.num_processes > 1 and _is_of_connection(error):
+                    raise LostProcessError(
+                        "another process of this run ended; what was saved is whole, go on from it."
+                    ) from error
+                raise
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether the processes could not reach each other; gloo raises plain errors."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
     checkpoints = config.output / "checkpoints"
     existing = list_checkpoints(checkpoints)
     if existing and not (resume or overwrite):
         raise ConfigError(f"{config.output} already holds a run; give --resume to go on, or another output=FOLDER.")
-    accelerator = _accelerator(config)
     set_seed(config.seed)
     network = build_network(config.network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
@@ -89,25 +118,23 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     # Nothing is written or removed before all data have been found.
     paired, unpaired = _streams(config, accelerator, method, progress.step)
     validation = Validation(config, accelerator.device) if config.validation else None
-    log = RunLog(config.output, progress.step, accelerator.is_main_process, config.tensorboard)
-    if gate is not None:
-        gate.recall(read_log(config.output / "log.jsonl"))
     if accelerator.is_main_process:
         _clean(config.output, existing if overwrite and not resume else [])
         write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
+    log = RunLog(config.output, progress.step, accelerator.is_main_process, config.tensorboard)
+    if gate is not None:
+        gate.recall(read_log(config.output / "log.jsonl"))
     prepared = accelerator.prepare_model(method)
     kept: Network = average.module if average is not None else network
     session = _Session(config, accelerator, progress, modules, optimizers, log, kept, validation, gate)
-    with session, _stop_on_signals() as stop:
-        run_loop(
+    with session, stop.after_the_step():
+        stopped = run_loop(
             config, accelerator, prepared, groups.values(), average, paired, unpaired, progress,
-            lambda numbers: session.after_step(numbers) and not stop,
+            session.after_step, lambda: bool(stop.received),
         )  # fmt: skip
-        if stop and progress.step < config.steps:
+        if stopped and progress.step < config.steps:
             session.save()
-            raise Interrupted(
-                f"stopped at step {progress.step}; saved. Go on with the same command and --resume.", stop[0]
-            )
+            raise Interrupted(f"stopped at step {progress.step}; saved.", stop.received, resumable=True)
     return session.finish()
 
 
@@ -265,6 +292,12 @@ def _streams(
 ) -> tuple[Iterator[Any], Iterator[Any] | None]:
     data = config.data
     size = config.batch_size // config.accumulation
+    if size % accelerator.num_processes:
+        raise ConfigError(
+            f"'batch_size' {config.batch_size} in {config.accumulation} parts cannot be shared evenly by "
+            f"{accelerator.num_processes} processes; make it a multiple of "
+            f"{config.accumulation * accelerator.num_processes}."
+        )
     batches = GlobalBatches(size, step * config.accumulation, accelerator.process_index, accelerator.num_processes)
     budget = int(data.cache_gb * 1e9)
     paired = PairedStream(data.paired, data.crop, config.seed, data.root, budget)
@@ -276,24 +309,53 @@ def _streams(
 
 def _clean(output: Path, stale: list[Path]) -> None:
     output.mkdir(parents=True, exist_ok=True)
+    remove_parts(output)
     for path in stale:
         path.unlink()
 
 
+class _Stop:
+    """What SIGINT and SIGTERM do: end a run that has not begun, else let the step be finished; end it if repeated."""
+
+    def __init__(self, checkpoints: Path) -> None:
+        self.checkpoints = checkpoints
+        self.received = 0
+        self.since = 0.0
+        self.gentle = False
+        self.previous: dict[int, Any] = {}
+
+    def receive(self, signum: int, _: FrameType | None) -> None:
+        if not self.gentle:
+            resumable = bool(list_checkpoints(self.checkpoints))
+            saved = "what was done is saved" if resumable else "nothing was done yet"
+            raise Interrupted(f"stopped; {saved}.", signum, resumable)
+        if not self.received:
+            self.received, self.since = signum, time.monotonic()
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nsstl: stopping after this step; ask again to stop at once, without saving\n")
+        elif time.monotonic() - self.since > PATIENCE:  # some launchers send a signal twice
+            signal.signal(signum, self.previous[signum])
+            signal.raise_signal(signum)
+
+    @contextmanager
+    def after_the_step(self) -> Iterator[None]:
+        self.gentle = True
+        try:
+            yield
+        finally:
+            self.gentle = False
+
+
 @contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """Yield a list that SIGINT or SIGTERM puts its number into, so that the step can be finished; main thread only."""
-    received: list[int] = []
+def _stop_on_signals(checkpoints: Path) -> Iterator[_Stop]:
+    """Yield what SIGINT and SIGTERM are told to; they are left alone outside of the main thread."""
+    stop = _Stop(checkpoints)
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        yield stop
         return
-
-    def receive(signum: int, _: FrameType | None) -> None:
-        received.append(signum)
-
-    previous = {s: signal.signal(s, receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    stop.previous = {s: signal.signal(s, stop.receive) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield stop
     finally:
-        for signum, handler in previous.items():
+        for signum, handler in stop.previous.items():
             signal.signal(signum, handler)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sstl.ops.processes import drawn
 from sstl.rain import additive
 from sstl.types import Restoration
 
@@ -113,10 +114,18 @@ def rerendered(background: Tensor, streak: Tensor) -> Tensor:
     T mirrors the layer in each axis with probability 1/2, which keeps falling rain falling, and shifts it cyclically
     by any number of pixels.
     """
-    return additive(background, torch.stack([_moved(layer) for layer in streak])).clamp(0, 1)
+    height, width = streak.shape[-2:]
+    moves = drawn(len(streak), lambda n: torch.stack([_draw_move(height, width) for _ in range(n)]))
+    return additive(background, torch.stack([*map(_moved, streak, moves)])).clamp(0, 1)
 
 
-def _moved(layer: Tensor) -> Tensor:
-    mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
-    shifts = [int(torch.randint(side, ())) for side in layer.shape[-2:]]
+def _draw_move(height: int, width: int) -> Tensor:
+    """Draw whether to mirror vertically and horizontally, and by how much to shift; (4,) whole numbers."""
+    mirrored = [int(torch.rand(()) < 0.5) for _ in range(2)]
+    return torch.tensor([*mirrored, *(int(torch.randint(side, ())) for side in (height, width))])
+
+
+def _moved(layer: Tensor, move: Tensor) -> Tensor:
+    vertically, horizontally, *shifts = move.tolist()
+    mirrored = [axis for axis, flip in ((-2, vertically), (-1, horizontally)) if flip]
     return layer.flip(mirrored).roll(shifts, (-2, -1))

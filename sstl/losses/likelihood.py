@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sstl.errors import SstlError
+from sstl.ops.processes import averaged
 
 LOG_2PI = math.log(2 * math.pi)
+EMPTY, RESEEDED = 1e-5, 1e-3  # weights: below the first a component is lost, with the second it begins again
 OCCUPIED = 0.02  # share of the residuals below which a component describes nothing
 PHOTO_STEPS = 3  # of EM from the shared mixture to a photo's own; on rendered rain all but 2 % of what 30 steps gain
 
@@ -59,6 +61,7 @@ class Mixture(nn.Module):
     weights: Tensor
     moments: Tensor
     updates: Tensor
+    start: Tensor
     order = 2  # of the moment |r|^order whose mean is a component's parameter
 
     def __init__(
@@ -77,6 +80,7 @@ class Mixture(nn.Module):
         self.register_buffer("weights", torch.full((components,), 1 / components))
         self.register_buffer("moments", deviations**self.order)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.register_buffer("start", self.moments.clone(), persistent=False)
 
     def joint(self, residual: Tensor, weights: Tensor, moments: Tensor) -> Tensor:
         """Log pi_k + log p_k(r): (..., N) and parameters (..., K) -> (..., N, K)."""
@@ -110,9 +114,9 @@ class Mixture(nn.Module):
         return Statistics(share.mean(dim=-2), (share * self.moment(values).unsqueeze(-1)).mean(dim=-2))
 
     def statistics(self, residual: Tensor) -> Statistics:
-        """The E-step of the whole batch (B, ...) under the current mixture, (K,); keeps the graph."""
+        """The E-step of all processes' batches (B, ...) under the current mixture, (K,); keeps the graph."""
         each = self.photo_statistics(residual, self.weights, self.moments)
-        return Statistics(each.weight.mean(dim=0), each.moment.mean(dim=0))
+        return Statistics(averaged(each.weight.mean(dim=0)), averaged(each.moment.mean(dim=0)))
 
     def of_photos(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return each photo's own weights and moments, (B, K): the shared mixture after three steps of MAP-EM.
@@ -158,11 +162,20 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def update(self, batch: Statistics) -> None:
-        """The M-step: replace weights and moments by those of the blended statistics."""
+        """The M-step: replace weights and moments by those of the blended statistics.
+
+        Statistics that are not finite change nothing. A component that has lost its residuals begins again where it
+        first stood, with a weight too small for ``kl`` to count it.
+        """
         blended = self.blended(batch)
         if not bool(torch.isfinite(torch.stack(blended)).all()):
             return
         weights, moments = self.solved(blended)
+        components = slice(len(self.start))
+        empty = weights[components] < EMPTY
+        moments[components] = torch.where(empty, self.start, moments[components])
+        weights[components] = weights[components].masked_fill(empty, RESEEDED)
+        weights[components] /= weights[components].sum()
         self.weights.copy_(weights)
         self.moments.copy_(moments)
         self.updates += 1

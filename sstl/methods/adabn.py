@@ -13,6 +13,7 @@ from sstl.errors import SstlError
 from sstl.methods.base import METHODS, train_channels_only
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
+from sstl.ops.processes import averaged
 from sstl.types import PairedBatch, UnpairedBatch
 
 
@@ -92,7 +93,9 @@ def _watched(network: nn.Module) -> Iterator[list[Moments]]:
     collected: list[Moments] = []
 
     def collect(_: nn.Module, __: Any, output: Tensor) -> None:
-        variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3), correction=0)
+        variance, own = torch.var_mean(output.float(), dim=(0, 2, 3), correction=0)
+        mean = averaged(own)
+        variance = averaged(variance + (own - mean.detach()).square())
         collected.append(Moments(mean, (variance + 1e-8).sqrt()))
 
     convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d))

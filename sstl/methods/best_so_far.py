@@ -13,6 +13,7 @@ from sstl.methods.base import METHODS
 from sstl.methods.teacher import Taught
 from sstl.methods.trust import look, quality
 from sstl.networks import Network
+from sstl.ops.processes import drawn, gathered
 from sstl.types import PairedBatch, UnpairedBatch
 
 STORES = ("photos", "best", "judged")
@@ -67,7 +68,7 @@ class BestSoFar(Taught):
         """Both branches."""
         if unpaired is None:
             raise SstlError("method 'best_so_far' needs unlabelled photos; give data.unpaired.")
-        self._seen = unpaired.rainy
+        self._seen = gathered(unpaired.rainy)
         parts = self.supervised(paired)
         photos, kept = self._drawn(unpaired.rainy)
         strong, expected = self.strong_view(photos, kept)
@@ -79,7 +80,7 @@ class BestSoFar(Taught):
         """As many kept photos with their best restorations; before the first step, these with the start's."""
         if not len(self.photos):
             return photos, self.teacher(photos).background.clamp(0, 1)
-        chosen = torch.randint(len(self.photos), (len(photos),)).to(photos.device)
+        chosen = drawn(len(photos), lambda n: torch.randint(len(self.photos), (n,))).to(photos.device)
         return self.photos[chosen], self.best[chosen]
 
     @torch.no_grad()

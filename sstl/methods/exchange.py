@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sstl.ops.processes import drawn
 from sstl.ops.veil import LEAST_TRANSMISSION, dark_channel, estimate_airlight
 from sstl.rain import rain_map, streak_layer
 from sstl.types import PairedBatch, Restoration
@@ -42,7 +43,7 @@ def found_streaks(residual: Tensor) -> Tensor:
 def lay_over(clean: Tensor, streak: Tensor, brightness: tuple[float, float], key: tuple[str, ...]) -> PairedBatch:
     """Return clean images, (B, 3, H, W), under streaks, (B, 1, H, W), of a 98th percentile out of ``brightness``."""
     bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
-    wanted = torch.empty(bright.shape).uniform_(*brightness).to(bright)
+    wanted = drawn(len(streak), lambda n: torch.empty(n, 1, 1, 1).uniform_(*brightness)).to(bright)
     return as_pairs((clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1), clean, key)
 
 
@@ -68,7 +69,7 @@ def veil_share(photos: Tensor, clean: Tensor) -> Tensor:
 
 def left_dry(pairs: PairedBatch, share: float) -> PairedBatch:
     """Return pairs of which a random ``share`` wears no rain: what is given is the truth."""
-    dry = (torch.rand(len(pairs.clean)) < share).to(pairs.clean.device).view(-1, 1, 1, 1)
+    dry = (drawn(len(pairs.clean), torch.rand) < share).to(pairs.clean.device).view(-1, 1, 1, 1)
     return as_pairs(torch.where(dry, pairs.clean, pairs.rainy), pairs.clean, pairs.key)
 
 
@@ -87,12 +88,16 @@ def moved(streak: Tensor, turn: float, zoom: float) -> Tensor:
         zoom: largest factor of the size, at least 1; the smallest is its inverse.
     """
     count = len(streak)
-    angle = torch.empty(count).uniform_(-1, 1) * math.radians(turn)
-    size = torch.exp(torch.empty(count).uniform_(-1, 1) * math.log(zoom))
-    mirror = torch.randint(2, (count,)) * 2 - 1
+    angle = drawn(count, _either_way) * math.radians(turn)
+    size = torch.exp(drawn(count, _either_way) * math.log(zoom))
+    mirror = drawn(count, lambda n: torch.randint(2, (n,))) * 2 - 1
     x = torch.stack([mirror * angle.cos(), -angle.sin()], dim=1)
     y = torch.stack([mirror * angle.sin(), angle.cos()], dim=1)
     matrix = torch.stack([x, y], dim=1) * size[:, None, None]
-    shift = torch.empty(count, 2, 1).uniform_(-1, 1)
+    shift = drawn(count, lambda n: torch.empty(n, 2, 1).uniform_(-1, 1))
     grid = F.affine_grid(torch.cat([matrix, shift], dim=2).to(streak), list(streak.shape), align_corners=False)
     return F.grid_sample(streak, grid, padding_mode="reflection", align_corners=False)
+
+
+def _either_way(count: int) -> Tensor:
+    return torch.empty(count).uniform_(-1, 1)

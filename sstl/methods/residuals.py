@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from sstl.losses import Mixture, OrientedMixture, total_variation
 from sstl.losses.likelihood import Statistics
+from sstl.ops.processes import averaged
 from sstl.types import PairedBatch
 
 Density = Literal["gaussian", "oriented"]
@@ -54,7 +54,7 @@ class ResidualLikelihood(nn.Module):
         """Return ``nll``, ``kl``, ``tv`` and their weighted sum ``likelihood``; changes no buffer."""
         residual = rainy - background
         self._seen = self.mixture.statistics(residual.detach())
-        synthetic = self.mixture.moment(paired.rainy - paired.clean).mean().clamp(min=self.mixture.floor)
+        synthetic = averaged(self.mixture.moment(paired.rainy - paired.clean).mean()).clamp(min=self.mixture.floor)
         terms = {
             "nll": self.mixture.nll(residual, self.per_photo),
             "kl": self.mixture.kl(residual, synthetic),
@@ -64,12 +64,7 @@ class ResidualLikelihood(nn.Module):
         return {"likelihood": total, **terms}
 
     def after_step(self) -> None:
-        """The M-step, with the statistics of the last forward, averaged over processes."""
-        if self._seen is None:
-            return
-        seen = torch.stack(self._seen)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(seen)
-            seen /= torch.distributed.get_world_size()
-        self.mixture.update(Statistics(*seen))
-        self._seen = None
+        """The M-step, with the statistics of the last forward."""
+        if self._seen is not None:
+            self.mixture.update(self._seen)
+            self._seen = None

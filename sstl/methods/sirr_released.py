@@ -13,6 +13,7 @@ from sstl.methods.base import METHODS
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
 from sstl.networks.ddn import DetailNetwork
+from sstl.ops.processes import averaged
 from sstl.types import PairedBatch, UnpairedBatch
 
 TINY = 1e-6  # added to each variance there
@@ -89,8 +90,8 @@ class SirrReleased(Supervised):
             weights, variances = weights / weights.sum(), torch.rand_like(weights) + TINY
             fitted = rainy.reshape(-1, 1).square()
         share = log_joint(fitted, weights, variances).softmax(dim=1)
-        total = share.sum(dim=0)
-        weights, variances = total / len(fitted), (share * fitted).sum(dim=0) / total + TINY
+        total, moment = averaged(share.sum(dim=0)), averaged((share * fitted).sum(dim=0))
+        weights, variances = total / len(fitted), moment / total + TINY
         self._fitted = weights, variances
         return log_joint(fitted, weights, variances).softmax(dim=1), variances
 

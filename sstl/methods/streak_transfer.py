@@ -12,6 +12,7 @@ from sstl.methods.base import METHODS
 from sstl.methods.exchange import lay_over, lay_veil, left_dry, moved, rain_found, veil_share
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
+from sstl.ops.processes import averaged
 from sstl.ops.veil import dark_channel
 from sstl.types import PairedBatch, UnpairedBatch
 
@@ -96,10 +97,7 @@ class StreakTransfer(Taught):
         super().after_step(step)
         if self._seen is None:
             return
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._seen)
-            self._seen /= torch.distributed.get_world_size()
         keep = _MOMENTUM if self.photos_dark else 0.0
-        for mean, seen in zip((self.photos_dark, self.clean_dark), self._seen, strict=True):
+        for mean, seen in zip((self.photos_dark, self.clean_dark), averaged(self._seen), strict=True):
             mean.copy_(keep * mean + (1 - keep) * seen)
         self._seen = None

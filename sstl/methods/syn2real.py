@@ -13,6 +13,7 @@ from sstl.methods.base import METHODS, trial
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
 from sstl.networks.latent import watch_latent
+from sstl.ops.processes import gathered
 from sstl.types import PairedBatch, UnpairedBatch
 
 
@@ -26,7 +27,7 @@ class Syn2Real(Supervised):
     32x32x32 features of one network, compared place by place. The memory holds the latest labelled images as they were
     when seen, there all training images, computed anew each epoch. Latents are standardised by the memory, so that one
     weight suits networks whose features are of different sizes. The pseudo-latent is a fixed target; there the gradient
-    passes through it. On several processes the memory is the first one's.
+    passes through it.
 
     Args:
         network: any network.
@@ -71,7 +72,7 @@ class Syn2Real(Supervised):
             raise SstlError("method 'syn2real' needs unlabelled photos; give data.unpaired.")
         with watch_latent(self.network) as latent:
             parts = self.supervised(paired)
-            self._seen = latent().detach()
+            self._seen = gathered(latent())
             self.network(unpaired.rainy)
             photos = latent()
         # The batch at hand belongs to what is known: the memory is empty at first.

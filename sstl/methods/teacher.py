@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
+from sstl.ops.processes import drawn
 
 
 class Taught(Supervised):
@@ -37,8 +38,10 @@ class Taught(Supervised):
     @torch.no_grad()
     def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
         """Return the photo at another exposure and with noise, and ``background`` at that exposure."""
-        exposure = torch.empty(len(rainy), 1, 1, 1).uniform_(0.8, 1.2).to(rainy)
-        noise = 0.02 * torch.rand(len(rainy), 1, 1, 1).to(rainy) * torch.randn_like(rainy)
+        count, *shape = rainy.shape
+        exposure = drawn(count, lambda n: torch.empty(n, 1, 1, 1).uniform_(0.8, 1.2)).to(rainy)
+        strength = drawn(count, lambda n: torch.rand(n, 1, 1, 1)).to(rainy)
+        noise = 0.02 * strength * drawn(count, lambda n: torch.randn(n, *shape, device=rainy.device))
         return (exposure * rainy + noise).clamp(0, 1), (exposure * background).clamp(0, 1)
 
     @torch.no_grad()

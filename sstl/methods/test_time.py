@@ -12,6 +12,7 @@ from sstl.methods.base import METHODS
 from sstl.methods.exchange import found_streaks, lay_over, moved
 from sstl.methods.supervised import Supervised
 from sstl.networks import Network
+from sstl.ops.processes import averaged
 from sstl.types import PairedBatch, UnpairedBatch
 
 
@@ -72,4 +73,4 @@ class RainAgain(Supervised):
 def error_under_rain(background: Tensor, pairs: PairedBatch) -> Tensor:
     """Mean |B^ - B| over the pixels of the rain map; 0 if there are none."""
     error = (background - pairs.clean).abs().mean(dim=1, keepdim=True)
-    return (error * pairs.mask).sum() / pairs.mask.sum().clamp(min=1)
+    return averaged((error * pairs.mask).sum()) / averaged(pairs.mask.sum()).clamp(min=1)

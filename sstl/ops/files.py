@@ -6,14 +6,44 @@ import os
 import tempfile
 from pathlib import Path
 
+PART = ".part"
+
 
 def write_atomic(path: Path, data: bytes | str) -> Path:
     """Write ``data`` to ``path`` through a temporary file beside it, synced and renamed; return ``path``.
 
-    A reader sees the old file or the new one, never a part; if writing fails the temporary file is removed.
+    A reader sees the old file or the new one, never a part; if writing fails the temporary file is removed. Only a kill
+    in the middle leaves it: see ``remove_parts``.
+
+    Raises:
+        OSError: it cannot be written; names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    return path
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what kills in the middle of ``write_atomic`` left in a folder and those in it; nobody may be writing."""
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's names are on the disk, so that a power cut does not bring back the former ones."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _write(path: Path, data: bytes | str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=PART)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -25,7 +55,6 @@ def write_atomic(path: Path, data: bytes | str) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def _umask() -> int:

@@ -14,11 +14,11 @@ import torch
 import sstl
 
 
-def environment(**more: str) -> dict[str, str | int | None]:
+def environment(**more: str | int | None) -> dict[str, str | int | None]:
     """Return the versions, processor, threads and UTC date as plain values for JSON.
 
     Args:
-        **more: what the caller knows, for example ``precision="bf16"``.
+        **more: what the caller knows, for example ``precision="bf16", seed=0``.
     """
     return {
         "sstl": sstl.__version__,

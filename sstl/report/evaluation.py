@@ -20,6 +20,7 @@ from sstl.errors import InputError, SstlError
 from sstl.metrics import Protocol, Score, Summary, detection, f1_of_all_ones, rain_map, score, summarize
 from sstl.networks.weights import DEFAULT
 from sstl.ops.precision import Precision
+from sstl.ops.processes import ALONE, Crew
 from sstl.rain import Recipe, load_recipe, render
 from sstl.report.environment import environment
 from sstl.report.evaluation_table import DECIBELS, aligned, means
@@ -137,6 +138,7 @@ def evaluate(
     progress: bool = False,
     no_reference: bool = False,
     remember: Remember = measure_anew,
+    processes: Crew = ALONE,
 ) -> Evaluation:
     """Score the rainy images, and what each network makes of them, against the clean images.
 
@@ -153,6 +155,7 @@ def evaluate(
         progress: show a bar on stderr.
         no_reference: add what can be measured without the clean image: NIQE and the removed layer's measures.
         remember: where to look up and keep what was measured, for example ``Ledger.remember``.
+        processes: who shares the images; all call this alike, the first gets all rows, the others only their own.
 
     Raises:
         SstlError: weights cannot be loaded, or two have one name.
@@ -182,7 +185,7 @@ def evaluate(
             scores[name] = {**found, "gain": gain}
         return scores
 
-    return Evaluation(protocol, CAP, *_each(pairs, measure, limit, progress), _environment(restorers))
+    return Evaluation(protocol, CAP, *_each(pairs, measure, limit, progress, processes), _environment(restorers, pairs))
 
 
 def evaluate_unpaired(
@@ -194,6 +197,7 @@ def evaluate_unpaired(
     limit: int | None = None,
     progress: bool = False,
     remember: Remember = measure_anew,
+    processes: Crew = ALONE,
 ) -> Evaluation:
     """Measure rainy images that have no clean ones, and what each network makes of them: NIQE and the removed layer.
 
@@ -210,7 +214,7 @@ def evaluate_unpaired(
         scores |= {name: remember(name, (rainy,), partial(of_output, r)) for name, r in restorers.items()}
         return scores
 
-    return Evaluation(None, CAP, *_each(images, measure, limit, progress), _environment(restorers))
+    return Evaluation(None, CAP, *_each(images, measure, limit, progress, processes), _environment(restorers))
 
 
 def evaluate_restored(
@@ -221,6 +225,7 @@ def evaluate_restored(
     progress: bool = False,
     no_reference: bool = False,
     remember: Remember = measure_anew,
+    processes: Crew = ALONE,
 ) -> Evaluation:
     """Score images that some other program has restored; ``pairs`` gives (restored, clean). Else as `evaluate`.
 
@@ -233,7 +238,7 @@ def evaluate_restored(
 
         return {RESTORED: remember(RESTORED, pair, of_restored)}
 
-    return Evaluation(protocol, CAP, *_each(pairs, measure, limit, progress), environment())
+    return Evaluation(protocol, CAP, *_each(pairs, measure, limit, progress, processes), environment())
 
 
 def evaluate_harm(
@@ -245,6 +250,7 @@ def evaluate_harm(
     limit: int | None = None,
     progress: bool = False,
     remember: Remember = measure_anew,
+    processes: Crew = ALONE,
 ) -> Evaluation:
     """Give networks photographs without rain and score their output against the input: best is no change at all.
 
@@ -259,7 +265,7 @@ def evaluate_harm(
 
         return {name: remember(name, (clean,), partial(of_output, r)) for name, r in restorers.items()}
 
-    return Evaluation("rgb", HARM_CAP, *_each(images, measure, limit, progress), _environment(restorers))
+    return Evaluation("rgb", HARM_CAP, *_each(images, measure, limit, progress, processes), _environment(restorers))
 
 
 class RenderedPairs:
@@ -316,23 +322,30 @@ def _restore(restorer: Restorer, image: Image) -> tuple[dict[str, Image], float]
     return layers, time.perf_counter() - start
 
 
-def _environment(restorers: Mapping[str, Restorer]) -> dict[str, str | int | None]:
+def _environment(restorers: Mapping[str, Restorer], source: object = None) -> dict[str, str | int | None]:
     devices = {str(restorer.device) for restorer in restorers.values()}
     dtypes = {str(restorer.dtype).removeprefix("torch.") for restorer in restorers.values()}
-    return environment(device=", ".join(sorted(devices)), precision=", ".join(sorted(dtypes)))
+    seed = source.seed if isinstance(source, RenderedPairs) else None  # nothing else is random
+    return environment(device=", ".join(sorted(devices)), precision=", ".join(sorted(dtypes)), seed=seed)
 
 
 def _each(
-    source: Source[T], measure: Callable[[T], dict[str, Values]], limit: int | None, progress: bool
+    source: Source[T],
+    measure: Callable[[T], dict[str, Values]],
+    limit: int | None,
+    progress: bool,
+    processes: Crew,
 ) -> tuple[list[Row], list[Failure]]:
-    rows, failures = [], []
+    found: dict[int, Row | Failure] = {}
     count = len(source) if limit is None else min(limit, len(source))
-    for i in tqdm(range(count), desc="evaluate", unit="image", disable=not progress):
+    own = range(processes.rank, count, processes.world)
+    for i in tqdm(own, desc="evaluate", unit="image", disable=not progress or processes.rank > 0):
         try:
-            rows.append(Row(source.key(i), measure(source.load(i))))
+            found[i] = Row(source.key(i), measure(source.load(i)))
         except InputError as error:
-            failures.append(Failure(source.key(i), str(error)))
-    return rows, failures
+            found[i] = Failure(source.key(i), str(error))
+    results = processes.gather(found)
+    return [r for r in results if isinstance(r, Row)], [r for r in results if isinstance(r, Failure)]
 
 
 def _values(found: Score) -> Values:

@@ -29,12 +29,13 @@ class Ledger:
         folder: the folder; made if it is missing.
         protocol: of the figures; a folder holds those of one protocol.
         overwrite: start anew.
+        first: whether this process makes the file; of several that share an evaluation, one does before the others.
 
     Raises:
         SstlError: the folder holds figures of another protocol, or other files and no ledger.
     """
 
-    def __init__(self, folder: Path, protocol: str, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, protocol: str, overwrite: bool = False, first: bool = True) -> None:
         path = folder / NAME
         if not overwrite and folder.is_dir() and any(folder.iterdir()) and not path.is_file():
             raise SstlError(f"{folder} is not empty and holds no evaluation; give another folder, or --overwrite.")
@@ -46,7 +47,8 @@ class Ledger:
                 "never mixed; give another folder, or --overwrite to start anew."
             )
         # Written anew, because a kill may have cut the last line short.
-        write_atomic(path, "".join(json.dumps(line) + "\n" for line in (head, *lines)))
+        if first:
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in (head, *lines)))
         self.known = {line["fingerprint"]: _infinite(line["values"]) for line in lines}
         self.file = path.open("a", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sstl.data.decoding import Array, decode
 from sstl.data.images import Photo, read_photo, to_pil
-from sstl.errors import SstlError
+from sstl.errors import InputError, SstlError
 from sstl.networks import Network, load_weights
 from sstl.networks.deveil import Deveil
 from sstl.networks.weights import DEFAULT
@@ -216,18 +216,26 @@ class Restorer:
         return (doubt if image.is_floating_point() else doubt.round()).to(image.dtype)
 
     def _forward(self, rainy: Tensor) -> Restoration:
-        return self._compute(self.network, rainy)  # type: ignore[no-any-return]
+        """Restore; what bfloat16 spoils is computed again in float32, and what that spoils is an error."""
+        for fast in dict.fromkeys((self.dtype == torch.bfloat16, False)):
+            found: Restoration = self._compute(self.network, rainy, fast)
+            if bool(found.background.sum().isfinite()):
+                return found
+        raise InputError(
+            f"network '{self.network.name}' gives values that are not finite for this image; its weights are damaged: "
+            "give others."
+        )
 
     def _airlight(self, image: Tensor, peak: int) -> Tensor:
         """The airlight of a large image (C, H, W), from a copy that is small enough to be restored as a whole."""
         assert isinstance(self.network, Deveil)
         step = math.ceil(math.sqrt(image[0].numel() / _WHOLE))
         small = image[:, ::step, ::step].to(torch.float32)[None] / peak
-        return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1))  # type: ignore[no-any-return]
-
-    def _compute(self, function: Callable[[Tensor], Any], rainy: Tensor) -> Any:
-        rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)
         fast = self.dtype == torch.bfloat16
+        return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1), fast)  # type: ignore[no-any-return]
+
+    def _compute(self, function: Callable[[Tensor], Any], rainy: Tensor, fast: bool) -> Any:
+        rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast):
             return function(rainy)
 
