@@ -43,6 +43,7 @@ _KEPT_TAGS = frozenset(  # the others describe how the old file was stored, or a
 )
 _DIRECTORIES = frozenset((ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
 
+_STRIP = 1 << 22  # pixels that are converted at a time
 _QUIET = threading.Lock()
 
 
@@ -174,10 +175,20 @@ def decode(image: Image.Image, name: str) -> Planes:
         kind = "floating-point" if image.mode == "F" else image.mode
         raise InputError(f"{name}: {kind} pixels are not supported; convert it to 8- or 16-bit grey or RGB.")
     if image.mode == "CMYK":
-        return _split(np.asarray(_cmyk_to_rgb(image)))
+        return _split(_in_strips(_cmyk_to_rgb(image), "RGB"))
     colour = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    planes = np.asarray(image.convert(colour + "A" if image.has_transparency_data else colour))
-    return _split(planes[..., None] if planes.ndim == 2 else planes)
+    return _split(_in_strips(image, colour + "A" if image.has_transparency_data else colour))
+
+
+def _in_strips(image: Image.Image, mode: str) -> Array:
+    """Return the pixels (H, W, C) in another mode; strip by strip, as Pillow makes two more copies on the way."""
+    image.load()
+    planes = np.empty((image.height, image.width, len(mode)), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        planes[top : top + rows] = np.asarray(strip.convert(mode)).reshape(-1, image.width, len(mode))
+    return planes
 
 
 def decode_wide(header: Header, path: Path, max_pixels: int) -> Planes:
