@@ -192,6 +192,7 @@ def write_photo(path: str | Path, photo: Photo) -> tuple[str, ...]:
         InputError: the format cannot hold this photo (WebP ends at 16383 pixels a side).
     """
     path, notes = Path(path), []
+    data: bytes | memoryview
     form = format_to_write(path)
     if photo.alpha is not None and form == "JPEG":
         photo = replace(photo, alpha=None)
@@ -213,13 +214,13 @@ def write_photo(path: str | Path, photo: Photo) -> tuple[str, ...]:
 _OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"quality": 95}}
 
 
-def _encode(image: Image.Image, form: str, carried: dict[str, Any], path: Path) -> bytes:
+def _encode(image: Image.Image, form: str, carried: dict[str, Any], path: Path) -> memoryview:
     buffer = io.BytesIO()
     try:
         image.save(buffer, form, **_OPTIONS.get(form, {}), **carried)
     except (OSError, ValueError) as error:  # nothing is on disk yet: these come from the encoder
         raise InputError(f"{path}: cannot be written as {form} ({error}); choose a name ending in .png.") from None
-    return buffer.getvalue()
+    return buffer.getbuffer()  # not another copy of it
 
 
 def to_pil(photo: Photo, keep_wide: bool = True) -> Image.Image:

@@ -16,6 +16,7 @@ from sstl.data.pairing import LAYER_NAMES, Layer
 from sstl.errors import ConfigError, InputError
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
+_LONGEST_LINE = 10_000
 
 
 def table_format(path: Path) -> str | None:
@@ -33,8 +34,10 @@ def table_format(path: Path) -> str | None:
 
 def _names_files(metadata: Path) -> bool:
     # Other programs leave a metadata.csv beside photos too; the hub's has a column "file_name" or "..._file_name".
+    if not metadata.is_file():  # a pipe
+        return False
     with metadata.open(encoding="utf-8", errors="replace") as lines:
-        return "file_name" in lines.readline()
+        return "file_name" in lines.readline(_LONGEST_LINE)
 
 
 def open_table(where: Path | str, split: str | None) -> Table:

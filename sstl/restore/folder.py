@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +27,10 @@ from sstl.restore.restorer import Layer, Restorer
 
 if TYPE_CHECKING:
     from sstl.restore.adapted import Adapted
+
+
+# What a name can bring about that the names of other results need not: too long, not allowed, a folder in its place.
+_OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -93,23 +99,28 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list
         except InputError as error:
             failures.append(Outcome(path, error=str(error)))
             continue
-        jobs |= {(job.source.resolve(), job.target): job for job in found}
+        jobs |= {(_real(job.source), job.target): job for job in found}
     return list(jobs.values()), failures
 
 
 def _search(folder: Path, out: Path) -> list[Job]:
-    whole, results = folder.resolve(), out.resolve()
+    whole, results = _real(folder), _real(out)
     if whole == results:
         raise SstlError(f"{out} is an input folder; give another one to write into.")
     inside = whole in results.parents
     photos = [
         photo
         for photo in list_images(folder)
-        if not (inside and photo.parent.resolve().is_relative_to(results))  # results of an earlier run
+        if not (inside and _real(photo.parent).is_relative_to(results))  # results of an earlier run
     ]
     if not photos:
         raise InputError(f"{folder}: holds no image; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return [Job(photo, out / photo.relative_to(folder)) for photo in photos]
+
+
+def _real(path: Path) -> Path:
+    """Follow links as far as they lead; unlike ``Path.resolve`` in some versions of Python, of a loop too."""
+    return Path(os.path.realpath(path))
 
 
 def restore_files(
@@ -158,6 +169,11 @@ def restore_files(
             yield Outcome(job.source, tuple(order.missing.values()), order.kept, tuple(notes), adapted=adapted)
         except InputError as error:
             yield Outcome(job.source, error=str(error))
+        except OSError as error:
+            if error.errno not in _OF_ITS_NAME:
+                raise
+            reason = f"its result cannot be written ({error.strerror})"
+            yield Outcome(job.source, error=f"{job.source}: {reason}; rename it, or give another folder.")
         except (MemoryError, torch.OutOfMemoryError):
             yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
 
@@ -183,13 +199,13 @@ class _Desk:
 
     def __init__(self, jobs: Sequence[Job], layers: Sequence[Layer], overwrite: bool, max_pixels: int) -> None:
         self.layers, self.overwrite, self.max_pixels = layers, overwrite, max_pixels
-        self.inputs = {job.source.resolve() for job in jobs}
+        self.inputs = {_real(job.source) for job in jobs}
         self.owners: dict[Path, Path] = {}
 
     def prepare(self, job: Job) -> _Order:
         files = self._files(job)
         for file in files.values():
-            if file.resolve() in self.inputs:
+            if _real(file) in self.inputs:
                 raise InputError(f"{job.source}: its result {file} would replace an input; give another folder.")
             owner = self.owners.setdefault(file, job.source)
             if owner is not job.source:
