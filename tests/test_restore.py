@@ -225,6 +225,7 @@ def test_arrays_of_any_memory_layout(identity: Restorer) -> None:
         COLOUR[::-1, ::2],
         COLOUR.transpose(1, 0, 2),
         COLOUR.astype(np.float64) / 255,
+        COLOUR[:, :1][:, ::-1],
         WIDE.astype(">u2"),
     )
     for image in layouts:

@@ -302,7 +302,8 @@ def _check(image: Tensor) -> None:
 def _tensor(array: Array) -> Tensor:
     # A copy where torch would take none: it knows no read-only arrays, negative strides or foreign byte orders.
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    return torch.from_numpy(native if native.flags.writeable else native.copy()).movedim(-1, 0)
+    usable = native.flags.writeable and min(native.strides) > 0  # sides of one pixel keep any stride
+    return torch.from_numpy(native if usable else native.copy()).movedim(-1, 0)
 
 
 def _array(layer: Tensor) -> Array:
