@@ -286,4 +286,6 @@ def _special(good: bytes) -> Iterator[Item]:
     yield Item(b"pipe.png", "pipe", REFUSED, make=lambda path: os.mkfifo(path))
     yield Item(b"memory.png", "system file", REFUSED, make=link(b"/proc/self/mem"))
     yield Item(b"forbidden.png", "unreadable", REFUSED, good, mode=0)
+    yield Item(b"closed/unseen.png", "in an unreadable folder", EITHER, good)
+    yield Item(b"closed/.mode", "unreadable folder", EITHER, make=lambda path: os.chmod(os.path.dirname(path), 0))  # noqa: PTH101, PTH120
     yield Item(b"." + b"h" * 9 + b".png", "hidden", EITHER, b"")

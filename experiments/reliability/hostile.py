@@ -65,7 +65,7 @@ class Trial:
         self.json = folder / "found.json"
         self.ended: dict[str, Ended] = {}
         # Below the folder loops the same files are met once, so that each item has one path.
-        self.found = {self.name(path) for path in list_images(self.photos)}
+        self.found = {self.name(path) for path in list_images(self.photos)} - {b"closed/unseen.png"}
 
     def name(self, path: Path | str) -> bytes:
         """Return the item's name that belongs to a path below the corpus."""
@@ -105,7 +105,7 @@ class Trial:
         )  # fmt: skip
         found = json.loads(self.json.read_text())["photos"]
         done = {self.name(photo["input"]): photo["written"] for photo in found if not photo["error"]}
-        failed = {self.name(photo["input"]) for photo in found if photo["error"]}
+        failed = {self.name(photo["input"]) for photo in found if photo["error"]} - {b"."}  # of the closed folder
         for name, files in done.items():
             size = read_photo(os.fsdecode(os.path.join(os.fsencode(self.photos), name))).pixels.shape  # noqa: PTH118
             if len(files) != 2 or any(read_photo(file).pixels.shape != size for file in files):
@@ -183,7 +183,7 @@ def main() -> int:
     """Run all commands on a corpus of more than a thousand files."""
     items = list(corpus(SEED))
     if os.geteuid() == 0 and not shutil.which("setpriv"):
-        items = [item for item in items if item.kind != "unreadable"]
+        items = [item for item in items if "unreadable" not in item.kind]
     with tempfile.TemporaryDirectory() as name:
         trial = Trial(Path(name), items, in_a_process)
         wrong = []

@@ -91,18 +91,31 @@ def open_image(path: Path, max_pixels: int) -> Iterator[Header]:
             raise InputError(f"{path}: not a file; give an image.")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; copy it again from where it came.")
-        with _quiet():
-            image = Image.open(path, formats=_known_formats())
-        with image:
-            megapixels = image.width * image.height / 1e6
-            if megapixels * 1e6 > max_pixels:
-                raise InputError(
-                    f"{path}: {image.width} x {image.height} is {megapixels:.1f} megapixels, more than the limit of "
-                    f"{max_pixels / 1e6:g}; make it smaller, or raise the limit (--max-pixels)."
-                )
-            with _quiet():
-                header = _read_header(image)
+        with _opened(path, str(path), max_pixels) as header:
             yield header
+
+
+@contextmanager
+def open_content(content: bytes, name: str, max_pixels: int) -> Iterator[Header]:
+    """Do as ``open_image`` with what an image file holds; ``name`` is for errors."""
+    with explained(name), _opened(io.BytesIO(content), name, max_pixels) as header:
+        yield header
+
+
+@contextmanager
+def _opened(file: Path | io.BytesIO, name: str, max_pixels: int) -> Iterator[Header]:
+    with _quiet():
+        image = Image.open(file, formats=_known_formats())
+    with image:
+        megapixels = image.width * image.height / 1e6
+        if megapixels * 1e6 > max_pixels:
+            raise InputError(
+                f"{name}: {image.width} x {image.height} is {megapixels:.1f} megapixels, more than the limit of "
+                f"{max_pixels / 1e6:g}; make it smaller, or raise the limit (--max-pixels)."
+            )
+        with _quiet():
+            header = _read_header(image)
+        yield header
 
 
 def _known_formats() -> list[str]:

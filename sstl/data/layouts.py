@@ -62,7 +62,7 @@ def find_parts(root: Path) -> list[Part]:
     marked -R- and -C-; words in the files' names; halves of each file that show the same (these are opened).
 
     Raises:
-        InputError: ``root``, or a folder in it, is not there or cannot be listed.
+        InputError: ``root`` is not there or cannot be listed.
     """
     files = list_images(root)
     texts = sorted(path for path in root.glob("*.txt") if path.is_file())  # no pipes

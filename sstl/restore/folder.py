@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sstl.restore.adapted import Adapted
 
 
+_LONGEST_NAME = 255  # bytes, of nearly all file systems
 # What a name can bring about that the names of other results need not: too long, not allowed, a folder in its place.
 _OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 
@@ -92,10 +93,10 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list
     if out.exists() and not out.is_dir():
         raise SstlError(f"{out} is a file; give a folder to write into.")
     jobs: dict[tuple[Path, Path], Job] = {}  # a photo that was named twice is done once
-    failures = []
+    failures: list[Outcome] = []
     for path in paths:
         try:
-            found = _search(path, out) if path.is_dir() else [Job(path, out / path.name)]
+            found = _search(path, out, failures) if path.is_dir() else [Job(path, out / path.name)]
         except InputError as error:
             failures.append(Outcome(path, error=str(error)))
             continue
@@ -103,14 +104,14 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list
     return list(jobs.values()), failures
 
 
-def _search(folder: Path, out: Path) -> list[Job]:
+def _search(folder: Path, out: Path, failures: list[Outcome]) -> list[Job]:
     whole, results = _real(folder), _real(out)
     if whole == results:
         raise SstlError(f"{out} is an input folder; give another one to write into.")
     inside = whole in results.parents
     photos = [
         photo
-        for photo in list_images(folder)
+        for photo in list_images(folder, lambda error: failures.append(Outcome(folder, error=str(error))))
         if not (inside and _real(photo.parent).is_relative_to(results))  # results of an earlier run
     ]
     if not photos:
@@ -205,6 +206,8 @@ class _Desk:
     def prepare(self, job: Job) -> _Order:
         files = self._files(job)
         for file in files.values():
+            if len(os.fsencode(file.name)) > _LONGEST_NAME:  # known before any of the results is written
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             if _real(file) in self.inputs:
                 raise InputError(f"{job.source}: its result {file} would replace an input; give another folder.")
             owner = self.owners.setdefault(file, job.source)
