@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, Outcome
 from PIL import Image
+from safetensors.torch import save_file
 from skimage import data
 
 from sstl.config import load_config, read_tree
@@ -27,11 +29,14 @@ from sstl.engine import TrainConfig
 from sstl.errors import ConfigError, InputError, SstlError, WeightsError
 from sstl.networks import load_weights
 from sstl.networks.released import import_weights
+from sstl.networks.weights import FORMAT
+from sstl.ops.memory import peak_memory
 from sstl.report import adaptation
 
 sys.path.insert(0, str(ROOT / "experiments" / "reliability"))
 
 from corpus import corpus
+from fuzz import READERS, fuzz
 from hostile import Ended, Trial
 
 RunCli = Callable[..., Outcome]
@@ -146,6 +151,12 @@ def test_long_texts_and_pipes_beside_photos_are_not_read(tmp_path: Path) -> None
     assert [part.counts for part in survey(tmp_path)] == [{"images": 1}]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("name", READERS)
+def test_readers_refuse_in_one_line_what_they_cannot_read(name: str) -> None:
+    assert fuzz(name, 30, 0, Counter()) is None
+
+
 # --- no code from data ---------------------------------------------------------------------------------------------
 
 
@@ -160,6 +171,17 @@ def test_a_pickle_is_not_run(tmp_path: Path, suffix: str) -> None:
         load_weights(path)
     with pytest.raises(WeightsError, match="damaged, or more than tensors"):
         import_weights(path, "ddn")
+
+
+@pytest.mark.parametrize(
+    "config", ['{"stages": 1000000000000}', '{"rates": [1, 2, 1' + "0" * 40 + "]}", '{"size": "base", "stages": 4096}']
+)
+def test_weights_of_an_absurd_network_are_refused_before_it_is_built(tmp_path: Path, config: str) -> None:
+    notes = {"format": FORMAT, "network": "joint", "config": config, "info": "{}"}
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", notes)
+    with peak_memory() as peak, pytest.raises(WeightsError, match="cannot be built|its tensors are not those"):
+        load_weights(tmp_path / "w.safetensors")
+    assert peak.bytes is None or peak.bytes < 1e8
 
 
 @pytest.mark.parametrize(
