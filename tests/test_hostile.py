@@ -88,7 +88,8 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("step", ["derain", "show", "evaluate", "adapt"])
-def test_commands_go_through_all_of_it(trial: Trial, run_cli: RunCli, small_steps: None, step: str) -> None:
+@pytest.mark.usefixtures("small_steps")
+def test_commands_go_through_all_of_it(trial: Trial, run_cli: RunCli, step: str) -> None:
     def run(*arguments: object) -> Ended:
         found = run_cli(*arguments)
         return Ended(found.code, found.out, found.err)
@@ -105,7 +106,7 @@ def test_a_name_that_is_no_text_is_told_and_written(run_cli: RunCli, tmp_path: P
     (folder / os.fsdecode(b"\xfe.png")).write_bytes(b"broken")
     done = run_cli("derain", folder, "-o", tmp_path / "out", "--weights", trial.weights)
     assert done.code == 1
-    assert [line for line in done.err.split("\n") if "error: " in line][0].endswith("convert it to JPEG or PNG.")
+    assert next(line for line in done.err.split("\n") if "error: " in line).endswith("convert it to JPEG or PNG.")
     assert (tmp_path / "out" / os.fsdecode(b"\xff\nmoved.png")).is_file()
 
 
@@ -179,7 +180,7 @@ def test_a_pickle_is_not_run(tmp_path: Path, suffix: str) -> None:
 def test_weights_of_an_absurd_network_are_refused_before_it_is_built(tmp_path: Path, config: str) -> None:
     notes = {"format": FORMAT, "network": "joint", "config": config, "info": "{}"}
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", notes)
-    with peak_memory() as peak, pytest.raises(WeightsError, match="cannot be built|its tensors are not those"):
+    with peak_memory() as peak, pytest.raises(WeightsError, match=r"cannot be built|its tensors are not those"):
         load_weights(tmp_path / "w.safetensors")
     assert peak.bytes is None or peak.bytes < 1e8
 

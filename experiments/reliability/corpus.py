@@ -53,7 +53,19 @@ FORMATS = {
     "avif": ("AVIF", {}),
 }
 NAMES = (
-    *("new\nline", "two  spaces", " begins with one", "-rf", "--help", "-o", "*", "?", "a&b", "quote'\"", "<b>bold</b>"),
+    *(
+        "new\nline",
+        "two  spaces",
+        " begins with one",
+        "-rf",
+        "--help",
+        "-o",
+        "*",
+        "?",
+        "a&b",
+        "quote'\"",
+        "<b>bold</b>",
+    ),
     *("%s %d", "{name}", "$(touch evil)", "`touch evil`", ";ls", "|", "~", "#", "\t", "\r", "\x1b[31m", "\x07", "\\n"),
     *("žluťoučký kůň", "雨", "🌧", "ẽ̵̛̗", "\u202egpj.exe", "\ufeff", "\u2028", "con", "nul", "a" * 180, "雨" * 60),
 )
@@ -239,7 +251,9 @@ def _bombs() -> Iterator[_Content]:
     yield "bomb", REFUSED, "png", _png(30_000, 30_000, black)
     yield "cut short within the limit", REFUSED, "png", _png(17_000, 17_000, zlib.compress(bytes(9)))
     yield "0x0", REFUSED, "png", _png(0, 0, zlib.compress(b""))
-    small = {suffix: bytearray(encode(np.zeros((8, 8, 3), np.uint8), suffix)) for suffix in ("bmp", "gif", "jpg", "ppm")}
+    small = {
+        suffix: bytearray(encode(np.zeros((8, 8, 3), np.uint8), suffix)) for suffix in ("bmp", "gif", "jpg", "ppm")
+    }
     small["bmp"][18:26] = struct.pack("<ii", 2**31 - 1, 2**31 - 1)
     small["gif"][6:10] = struct.pack("<HH", 65535, 65535)
     at = small["jpg"].index(b"\xff\xc0") + 5

@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus import EITHER, GOOD, REFUSED, Item, corpus, write
+from corpus import GOOD, REFUSED, Item, corpus, write
 
 from sstl.data.images import list_images, read_photo
-from sstl.errors import InputError
 from sstl.networks import create_network, save_weights
 from sstl.ops.files import write_atomic
 from sstl.report.environment import environment
@@ -146,7 +145,9 @@ class Trial:
         failed = {name for error in errors for name in self._named(error)}
         if good := self.of(GOOD) & failed:
             wrong.append(f"adapt: good files not used: {sorted(good)[:5]}")
-        missing = [name for name in ("weights.safetensors", "report.html") if not (self.folder / "run" / name).is_file()]
+        missing = [
+            name for name in ("weights.safetensors", "report.html") if not (self.folder / "run" / name).is_file()
+        ]
         return wrong + [f"adapt: wrote no {name}" for name in missing]
 
     def _named(self, message: str) -> Iterator[bytes]:

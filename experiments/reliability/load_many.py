@@ -100,9 +100,7 @@ def start_of_adapt(folder: Path, weights: Path) -> dict[str, Any]:
     run = folder / "run"
     command = [sys.executable, "-m", "sstl", "adapt", folder / "half", "-o", run, "--weights", weights]
     start = time.perf_counter()
-    with subprocess.Popen(
-        [*command, "--steps", "40"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with subprocess.Popen([*command, "--steps", "40"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not (run / "log.jsonl").is_file():
             time.sleep(0.02)
         seconds = time.perf_counter() - start

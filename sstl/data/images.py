@@ -86,7 +86,9 @@ def list_images(folder: str | Path, left_out: Callable[[InputError], None] = _wa
     """
 
     def refuse(error: OSError) -> None:
-        refusal = InputError(f"{error.filename}: cannot be listed ({error.strerror}); give an existing, readable folder.")
+        refusal = InputError(
+            f"{error.filename}: cannot be listed ({error.strerror}); give an existing, readable folder."
+        )
         if os.fspath(error.filename) == os.fspath(folder):
             raise refusal
         left_out(refusal)

@@ -77,7 +77,9 @@ def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
     notes, tensors = _read(path)
     try:
         with torch.device("meta"):  # takes no memory: how large the network is, is only the file's word so far
-            expected = {name: t.shape for name, t in create_network(notes["network"], **notes["config"]).state_dict().items()}
+            expected = {
+                name: t.shape for name, t in create_network(notes["network"], **notes["config"]).state_dict().items()
+            }
     except (SstlError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its network cannot be built: {' '.join(str(error).split())}") from None
     if expected != {name: t.shape for name, t in tensors.items()}:

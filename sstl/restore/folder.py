@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ class Outcome:
         kept: the files that were not written because they were there.
         notes: what was not kept of the photo, one phrase each.
         error: why there is no result.
-        adapted: what the adaptation to it came to, if there was one.
+        adapted: what the adaptation to it came to, if there was one; with the restorer that it started from.
     """
 
     source: Path
@@ -165,6 +165,8 @@ def restore_files(
                     adapted = _adapted(restorer, order.photo, adapt_steps, seed)
                 chosen = restorer if adapted is None else adapted.restorer
                 made = chosen.restore_photo(order.photo, list(order.missing))
+                if adapted is not None:  # outcomes are kept: each with its network would fill the memory
+                    adapted = replace(adapted, restorer=restorer)
             for name, photo in made.items():
                 notes += write_photo(order.missing[name], photo)
             yield Outcome(job.source, tuple(order.missing.values()), order.kept, tuple(notes), adapted=adapted)

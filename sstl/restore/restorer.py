@@ -31,7 +31,7 @@ _PEAK = {torch.uint8: 255, torch.uint16: 65535}
 
 _TILE = 1024  # side of what is used of a tile; with the halos of joint small a forward pass takes about 0.8 GB
 # Where it has a neighbour, a tile is shown as much beyond its border as an output pixel can see. A network that sees all
-# of an image gets this much: beside a border that is not the photo's, trained networks answer differently, and on real
+# of an image gets this much: beside a border that is not the photo's a trained network answers differently, and on real
 # photos that fades within about 80 pixels.
 _HALO = 80
 _TRANSITION = 32  # from one tile to the next
@@ -199,7 +199,7 @@ class Restorer:
             self.network.airlight = self._airlight(image, peak) if tiled else None
         for top, band in blended_bands(restore, height, width, side, overlap, halo, self.network.stride):
             values = band.round_() if peak > 1 else band
-            for result, layer in zip(results, values.split(depths), strict=True):
+            for result, layer in zip(results, torch.split(values, depths), strict=True):
                 result[:, top : top + band.size(1)] = layer
         return dict(zip(names, results, strict=True))
 
@@ -224,7 +224,7 @@ class Restorer:
         stride, radius = self.network.stride, self.network.receptive_radius
         halo = _up(_HALO if radius is None else radius, stride)
         overlap = 2 * halo + _up(_TRANSITION, stride)
-        side = _up(_TILE if self.tile in ("auto", 0) else self.tile, stride) + overlap
+        side = _up(_TILE if self.tile == "auto" else self.tile, stride) + overlap
         if self.tile == 0 or (self.tile == "auto" and _up(height, stride) * _up(width, stride) <= side**2):
             side = _up(max(height, width), stride)
         return side, overlap, halo
