@@ -30,9 +30,9 @@ Layer = Literal["background", "streak", "mask"]
 _PEAK = {torch.uint8: 255, torch.uint16: 65535}
 
 _TILE = 1024  # side of what is used of a tile; with the halos of joint small a forward pass takes about 0.8 GB
-# Where it has a neighbour, a tile is shown as much beyond its border as an output pixel can see. A network that sees all
-# of an image gets this much: beside a border that is not the photo's a trained network answers differently, and on real
-# photos that fades within about 80 pixels.
+# Where it has a neighbour, a tile is shown as much beyond its border as an output pixel can see. A network that sees
+# all of an image gets this much: beside a border that is not the photo's a trained network answers differently, and on
+# real photos that fades within about 80 pixels.
 _HALO = 80
 _TRANSITION = 32  # from one tile to the next
 _SMALLEST_TILE = 64
