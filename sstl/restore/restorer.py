@@ -25,7 +25,7 @@ from sstl.restore.tiles import blended_bands
 from sstl.types import Restoration
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)
-Layer = Literal["background", "streak", "mask"]
+Layer = Literal["background", "streak", "mask", "doubt"]
 
 _PEAK = {torch.uint8: 255, torch.uint16: 65535}
 
@@ -36,6 +36,8 @@ _TILE = 1024  # side of what is used of a tile; with the halos of joint small a 
 _HALO = 80
 _TRANSITION = 32  # from one tile to the next
 _SMALLEST_TILE = 64
+_FLIPS = ((), (-1,), (-2,), (-2, -1))  # the views whose restorations are compared
+_DOUBT = 8  # times the deviation, so that it can be seen
 _SLACK = 1e-3  # by which resizing and colour conversion overshoot
 
 
@@ -137,6 +139,9 @@ class Restorer:
         ``background`` is the restored image, ``streak`` the intensity S of the streaks, and ``mask`` the probability R
         of rain, one channel ((H, W) as an array); S * R is what the imaging model subtracts. A network that does not
         detect gives no mask, and max(O - background, 0) for the streaks.
+
+        ``restore_photo`` also knows ``doubt``, one channel: eight times the standard deviation of the restorations of
+        the image and its mirror images, which the network ought to treat alike, averaged over the channels.
         """
         return self._by_kind(image, self.names)
 
@@ -179,6 +184,9 @@ class Restorer:
         _check(image)
         if "mask" in names and "mask" not in self.names:
             raise SstlError(f"network '{self.network.name}' gives no mask; leave it out.")
+        if "doubt" in names:
+            others = tuple(name for name in names if name != "doubt")
+            return {**(self._run(image, others) if others else {}), "doubt": self._doubt(image)}
         peak = scale_of(image)
         depths = [1 if name == "mask" else channels for name in names]
         # Laid out as files and arrays are, so that none of them needs a copy.
@@ -202,6 +210,13 @@ class Restorer:
             for result, layer in zip(results, torch.split(values, depths), strict=True):
                 result[:, top : top + band.size(1)] = layer
         return dict(zip(names, results, strict=True))
+
+    def _doubt(self, image: Tensor) -> Tensor:
+        """(C, H, W) -> (1, H, W) of its dtype; see ``layers``."""
+        views = [self._run(image.flip(flip), ("background",))["background"].flip(flip) for flip in _FLIPS]
+        deviation = torch.stack([view.to(torch.float32) for view in views]).std(dim=0, correction=0)
+        doubt = (_DOUBT * deviation.mean(dim=0, keepdim=True)).clamp(max=scale_of(image))
+        return (doubt if image.is_floating_point() else doubt.round()).to(image.dtype)
 
     def _forward(self, rainy: Tensor) -> Restoration:
         return self._compute(self.network, rainy)  # type: ignore[no-any-return]
