@@ -101,10 +101,13 @@ def start_of_adapt(folder: Path, weights: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "sstl", "adapt", folder / "half", "-o", run, "--weights", weights]
     start = time.perf_counter()
     with subprocess.Popen([*command, "--steps", "40"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (run / "log.jsonl").is_file():
+        log = run / "log.jsonl"
+        while process.poll() is None and not log.is_file():
             time.sleep(0.02)
         seconds = time.perf_counter() - start
-        until_first_line = read_log(run / "log.jsonl")[0]
+        while process.poll() is None and not log.stat().st_size:
+            time.sleep(0.02)
+        until_first_line = read_log(log)[0]
         process.kill()
     return {"seconds_to_the_log": seconds, "first_line": until_first_line}
 
