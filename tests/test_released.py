@@ -643,10 +643,11 @@ def test_deveil_writes_the_layers_of_the_first_pass(run_cli, weights, veiled, tm
 
 
 def test_tiles_with_airlights_of_their_own_would_not_fit(monkeypatch, weights, veiled):
-    whole = load(weights, precision="fp32", tile=0, deveil=True).restore(veiled).astype(int)
-    tiled = load(weights, precision="fp32", tile=64, deveil=True).restore(veiled).astype(int)
+    large = np.concatenate([veiled, veiled // 2, veiled // 3], axis=1)  # wider than a tile with its halos
+    whole = load(weights, precision="fp32", tile=0, deveil=True).restore(large).astype(int)
+    tiled = load(weights, precision="fp32", tile=192, deveil=True).restore(large).astype(int)
     monkeypatch.setattr(Restorer, "_airlight", lambda *_: None)
-    own = load(weights, precision="fp32", tile=64, deveil=True).restore(veiled).astype(int)
+    own = load(weights, precision="fp32", tile=192, deveil=True).restore(large).astype(int)
     assert np.abs(tiled - whole).mean() < 0.3
     assert np.abs(own - whole).mean() > 5
 
@@ -669,9 +670,10 @@ def test_the_airlight_of_a_large_photo_needs_no_more_memory_than_a_tile(monkeypa
             seen.append(rainy.shape[-2] * rainy.shape[-1])
             return tiny_network(rainy)
 
-    monkeypatch.setattr(restorer, "_WHOLE", 8000)
+    monkeypatch.setattr(restorer, "_TILE", 90)
+    monkeypatch.setattr(restorer, "_HALO", 8)
     restored = Restorer(Deveil(Watching()), tile=64).restore(veiled)
-    assert max(seen) <= 8000
+    assert max(seen) <= (64 + 2 * 8 + 32) ** 2
     assert seen[0] == 75 * 100  # every second row and column
     monkeypatch.undo()
     exact = Restorer(Deveil(tiny_network), tile=64).restore(veiled)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Outcome
 from PIL import Image
 from skimage import data
@@ -16,7 +17,7 @@ from torch import Tensor
 import sstl
 from sstl.data.images import Photo, read_photo, write_photo
 from sstl.errors import InputError, SstlError
-from sstl.networks import Network, create_network, save_weights
+from sstl.networks import Network, create_network, list_networks, save_weights
 from sstl.restore import Restorer, load, plan, restore_files
 from sstl.restore.tiles import blended_bands, spans
 from sstl.types import Restoration
@@ -58,6 +59,17 @@ class Position(Network):
         return Restoration(inside, inside)
 
 
+class Blur(Network):
+    """Answers with the mean of what lies within 20 pixels, zeros beyond the border."""
+
+    name = "blur"
+    receptive_radius = 20
+
+    def forward(self, rainy: Tensor) -> Restoration:
+        blurred = F.avg_pool2d(rainy, 41, stride=1, padding=20)
+        return Restoration(blurred, blurred)
+
+
 @pytest.fixture
 def identity() -> Restorer:
     return Restorer(Identity())
@@ -83,7 +95,7 @@ def test_spans_cover_evenly(length: int, tile: int, overlap: int, stride: int) -
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (300, 1), (100, 211), (64, 64)])
 def test_bands_follow_each_other_and_give_the_image_back(height: int, width: int) -> None:
     image = torch.rand(2, height, width)
-    bands = list(blended_bands(lambda rows, columns: image[:, rows, columns], height, width, 64, 32, 8))
+    bands = list(blended_bands(lambda rows, columns: image[:, rows, columns], height, width, 64, 32, 8, 8))
     assert [top for top, _ in bands] == list(np.cumsum([0, *(band.size(1) for _, band in bands[:-1])]))
     assert torch.equal(torch.cat([band for _, band in bands], dim=1), image)
 
@@ -96,7 +108,7 @@ def test_tile_borders_are_not_used() -> None:
 def test_transition_between_tiles_is_smooth() -> None:
     """Tiles that disagree by 1 are joined by a ramp, not a step."""
     tiles = iter([torch.zeros(1, 8, 64), torch.ones(1, 8, 64)])
-    (_, band), *_ = blended_bands(lambda *_: next(tiles), 8, 96, 64, 32, 8)
+    (_, band), *_ = blended_bands(lambda *_: next(tiles), 8, 96, 64, 32, 12, 8)
     row = band[0, 0]
     assert row[:44].max() == 0
     assert row[52:].min() == 1
@@ -130,15 +142,51 @@ def test_large_images_are_tiled_by_themselves() -> None:
     seen = []
 
     class Watching(Identity):
+        receptive_radius = 5
+
         def forward(self, rainy: Tensor) -> Restoration:
             seen.append(rainy.shape[-2] * rainy.shape[-1])
             return super().forward(rainy)
 
-    Restorer(Watching()).restore(np.zeros((1000, 1200), np.uint8))
-    assert seen == [1_200_000]
-    Restorer(Watching()).restore(np.zeros((1000, 1201), np.uint8))
-    assert len(seen) == 3
-    assert max(seen) <= 1_200_000
+    largest = 1024 + 2 * 8 + 32  # halos of the receptive radius, rounded up to the stride, and the transition
+    Restorer(Watching()).restore(np.zeros((2 * largest, largest // 2), np.uint8))
+    assert seen == [largest**2]
+    Restorer(Watching()).restore(np.zeros((2 * largest, largest // 2 + 8), np.uint8))
+    assert len(seen) == 4
+    assert max(seen) == largest**2
+    # The network pads a row to its stride: what it then computes on is what counts.
+    Restorer(Watching()).restore(np.zeros((1, largest**2), np.uint8))
+    assert max(seen[4:]) <= largest
+
+
+# Normalises by the mean and variance of what it is given, a tile's as much as a photo's.
+OF_ITS_INPUT = "sirr_released"
+
+
+@pytest.mark.parametrize("name", sorted({*list_networks()} - {OF_ITS_INPUT}))
+def test_tiles_are_equal_to_the_whole_where_the_network_sees_a_bounded_part(name: str) -> None:
+    """Every network with fresh weights on a strip of photographs, tiles of 64 pixels."""
+    network = create_network(name)
+    strip = np.concatenate([image()[200:224, :430] for image in (data.astronaut, data.chelsea, data.coffee)], axis=1)
+    photo = strip[:, : 64 + 2 * ((network.receptive_radius or 80) + 8) + 32 + 90]
+    seen = []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-1]))
+    whole, tiled = (Restorer(network, tile=tile).restore(photo).astype(int) for tile in (0, 64))
+    assert len(seen) > 2
+    assert max(seen[1:]) < seen[0] == photo.shape[1]
+    difference = np.abs(whole - tiled)
+    assert (whole != photo).any()
+    assert difference.mean() <= 2
+    assert difference.max() <= 1 or network.receptive_radius is None
+
+
+def test_a_halo_smaller_than_the_receptive_radius_would_be_seen(monkeypatch) -> None:
+    network = Blur()
+    photo = data.astronaut()[:160, :300]
+    whole = Restorer(network, tile=0).restore(photo).astype(int)
+    assert np.abs(Restorer(network, tile=64).restore(photo) - whole).max() <= 1
+    monkeypatch.setattr(network, "receptive_radius", 4)
+    assert np.abs(Restorer(network, tile=64).restore(photo) - whole).max() > 9
 
 
 @pytest.mark.parametrize("tile", [-1, 1, 63])
@@ -177,6 +225,7 @@ def test_arrays_of_any_memory_layout(identity: Restorer) -> None:
         COLOUR[::-1, ::2],
         COLOUR.transpose(1, 0, 2),
         COLOUR.astype(np.float64) / 255,
+        COLOUR[:, :1][:, ::-1],
         WIDE.astype(">u2"),
     )
     for image in layouts:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sstl.cli.output import add_json, print_table, write_json
+from sstl.cli.output import add_json, flat, print_table, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _draw_sheet(path: Path, parts: Sequence[Surveyed]) -> None:
 
 def _print_failures(messages: Sequence[str]) -> None:
     for message in messages[:SHOWN]:
-        print(f"sstl: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"sstl: error: {flat(message)}", file=sys.stderr)
     if len(messages) > SHOWN:
         print(f"sstl: error: ... and {len(messages) - SHOWN} more; --json FILE lists all.", file=sys.stderr)
 

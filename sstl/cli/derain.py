@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sstl.cli.output import write_json
+from sstl.cli.output import flat, write_json
 
 if TYPE_CHECKING:
     from sstl.restore import Outcome, Restorer
@@ -101,7 +101,7 @@ def _light(outcome: Outcome, restorer: Restorer) -> Outcome:
 def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         for note in outcome.notes:
-            print(f"note: {outcome.source}: {note}")
+            print(f"note: {flat(outcome.source)}: {note}")
     done = [outcome for outcome in outcomes if outcome.written]
     there = [outcome for outcome in outcomes if not outcome.written and outcome.kept]
     failed = [outcome for outcome in outcomes if outcome.error]
@@ -109,7 +109,7 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     adapted = [(outcome.source, outcome.adapted) for outcome in outcomes if outcome.adapted]
     for source, found in adapted:
         if found.reason:
-            print(f"note: {source}: restored by the starting weights: {found.reason}")
+            print(f"note: {flat(source)}: restored by the starting weights: {found.reason}")
     if args.adapt_steps:
         print(f"{sum(found.reason is None for _, found in adapted)} of them with weights adapted to the photo")
     if there:
@@ -138,7 +138,7 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
         seed=args.seed,
     )
     for outcome in failed:
-        print(f"sstl: error: {outcome.error}", file=sys.stderr)
+        print(f"sstl: error: {flat(outcome.error)}", file=sys.stderr)
 
 
 def _figures(adapted: Adapted) -> dict[str, object]:

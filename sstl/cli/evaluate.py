@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sstl.cli.output import flat
 from sstl.errors import ConfigError, SstlError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     _write(args, sets, restorers)
     failures = [failure for one in sets for failure in one.evaluation.failures]
     for failure in failures:
-        print(f"sstl: error: {failure.key}: {' '.join(failure.error.split())}", file=sys.stderr)
+        print(f"sstl: error: {flat(failure.key)}: {flat(failure.error)}", file=sys.stderr)
     return 1 if failures else 0
 
 

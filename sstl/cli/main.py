@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 import sstl
+from sstl.cli.output import flat
 from sstl.errors import SstlError, did_you_mean
 
 # Name -> (module, help). A command's module has add_arguments(parser) and run(args) -> exit code.
@@ -74,9 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def show_once(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in shown:
             shown.add(str(message))
-            print(f"sstl: warning: {_flat(message)}", file=sys.stderr)
+            print(f"sstl: warning: {flat(message)}", file=sys.stderr)
 
     warnings.showwarning = show_once
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text, nor fit the terminal's
     try:
         args = parse(arguments)
         if args.command is None:
@@ -114,8 +118,4 @@ def _one_line(error: SstlError | OSError) -> str:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; check the path and the free space."
-    return _flat(error)
-
-
-def _flat(message: object) -> str:
-    return " ".join(str(message).split())
+    return flat(error)

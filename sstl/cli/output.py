@@ -28,6 +28,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers
         print("  ".join(side(cell, width) for side, cell, width in zip(align, line, widths, strict=True)).rstrip())
 
 
+def flat(message: object) -> str:
+    """Return a message in one line that any terminal can show, whatever is in the file names it tells."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(message).split()))
+
+
 def write_json(path: Path | None, figures: dict[str, Any], **known: str | int | None) -> None:
     """Write the figures if ``--json`` asked for them, with their ``environment`` unless they hold it; and say so.
 

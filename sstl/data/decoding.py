@@ -43,6 +43,7 @@ _KEPT_TAGS = frozenset(  # the others describe how the old file was stored, or a
 )
 _DIRECTORIES = frozenset((ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
 
+_STRIP = 1 << 22  # pixels that are converted at a time
 _QUIET = threading.Lock()
 
 
@@ -90,18 +91,31 @@ def open_image(path: Path, max_pixels: int) -> Iterator[Header]:
             raise InputError(f"{path}: not a file; give an image.")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; copy it again from where it came.")
-        with _quiet():
-            image = Image.open(path, formats=_known_formats())
-        with image:
-            megapixels = image.width * image.height / 1e6
-            if megapixels * 1e6 > max_pixels:
-                raise InputError(
-                    f"{path}: {image.width} x {image.height} is {megapixels:.1f} megapixels, more than the limit of "
-                    f"{max_pixels / 1e6:g}; make it smaller, or raise the limit (--max-pixels)."
-                )
-            with _quiet():
-                header = _read_header(image)
+        with _opened(path, str(path), max_pixels) as header:
             yield header
+
+
+@contextmanager
+def open_content(content: bytes, name: str, max_pixels: int) -> Iterator[Header]:
+    """Do as ``open_image`` with what an image file holds; ``name`` is for errors."""
+    with explained(name), _opened(io.BytesIO(content), name, max_pixels) as header:
+        yield header
+
+
+@contextmanager
+def _opened(file: Path | io.BytesIO, name: str, max_pixels: int) -> Iterator[Header]:
+    with _quiet():
+        image = Image.open(file, formats=_known_formats())
+    with image:
+        megapixels = image.width * image.height / 1e6
+        if megapixels * 1e6 > max_pixels:
+            raise InputError(
+                f"{name}: {image.width} x {image.height} is {megapixels:.1f} megapixels, more than the limit of "
+                f"{max_pixels / 1e6:g}; make it smaller, or raise the limit (--max-pixels)."
+            )
+        with _quiet():
+            header = _read_header(image)
+        yield header
 
 
 def _known_formats() -> list[str]:
@@ -174,10 +188,20 @@ def decode(image: Image.Image, name: str) -> Planes:
         kind = "floating-point" if image.mode == "F" else image.mode
         raise InputError(f"{name}: {kind} pixels are not supported; convert it to 8- or 16-bit grey or RGB.")
     if image.mode == "CMYK":
-        return _split(np.asarray(_cmyk_to_rgb(image)))
+        return _split(_in_strips(_cmyk_to_rgb(image), "RGB"))
     colour = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    planes = np.asarray(image.convert(colour + "A" if image.has_transparency_data else colour))
-    return _split(planes[..., None] if planes.ndim == 2 else planes)
+    return _split(_in_strips(image, colour + "A" if image.has_transparency_data else colour))
+
+
+def _in_strips(image: Image.Image, mode: str) -> Array:
+    """Return the pixels (H, W, C) in another mode; strip by strip, as Pillow makes two more copies on the way."""
+    image.load()
+    planes = np.empty((image.height, image.width, len(mode)), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        planes[top : top + rows] = np.asarray(strip.convert(mode)).reshape(-1, image.width, len(mode))
+    return planes
 
 
 def decode_wide(header: Header, path: Path, max_pixels: int) -> Planes:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sstl.data import sixteen
-from sstl.data.decoding import Array, Header, decode, decode_wide, explained, open_image, read_exif
+from sstl.data.decoding import Array, Header, decode, decode_wide, open_content, open_image, read_exif
 from sstl.errors import InputError, SstlError
 from sstl.ops.files import write_atomic
 
@@ -69,15 +70,28 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def _warn_of(error: InputError) -> None:
+    warnings.warn(f"left out: {error}", stacklevel=2)
+
+
+def list_images(folder: str | Path, left_out: Callable[[InputError], None] = _warn_of) -> list[Path]:
     """Return the image files below ``folder`` by suffix, sorted; no hidden ones; linked folders are followed once.
 
+    Args:
+        folder: where to search.
+        left_out: called for each folder in it that cannot be listed; by default it warns.
+
     Raises:
-        InputError: ``folder``, or a folder in it, is not there or cannot be listed.
+        InputError: ``folder`` itself is not there or cannot be listed.
     """
 
-    def refuse(error: OSError) -> NoReturn:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); give an existing, readable folder.")
+    def refuse(error: OSError) -> None:
+        refusal = InputError(
+            f"{error.filename}: cannot be listed ({error.strerror}); give an existing, readable folder."
+        )
+        if os.fspath(error.filename) == os.fspath(folder):
+            raise refusal
+        left_out(refusal)
 
     found: list[str] = []  # paths as text, and made objects at the end: that halves the time for 100,000 files
     seen = set()
@@ -106,11 +120,11 @@ def read_rgb8(path: str | Path) -> Array:
     return _to8(read_photo(path).pixels)
 
 
-def to_rgb8(image: Image.Image, name: str) -> Array:
-    """Return an image that Pillow has opened as ``read_rgb8`` does; InputError begins with ``name``."""
-    with explained(name):
-        pixels = decode(image, name).pixels
-        return _to8(_upright(pixels, read_exif(image).orientation))
+def content_rgb8(content: bytes, name: str) -> Array:
+    """Return what an image file holds as ``read_rgb8`` does; InputError begins with ``name``."""
+    with open_content(content, name, MAX_PIXELS) as header:
+        pixels = decode(header.image, name).pixels
+        return _to8(_upright(pixels, read_exif(header.image).orientation))
 
 
 def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -192,6 +206,7 @@ def write_photo(path: str | Path, photo: Photo) -> tuple[str, ...]:
         InputError: the format cannot hold this photo (WebP ends at 16383 pixels a side).
     """
     path, notes = Path(path), []
+    data: bytes | memoryview
     form = format_to_write(path)
     if photo.alpha is not None and form == "JPEG":
         photo = replace(photo, alpha=None)
@@ -213,13 +228,13 @@ def write_photo(path: str | Path, photo: Photo) -> tuple[str, ...]:
 _OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"quality": 95}}
 
 
-def _encode(image: Image.Image, form: str, carried: dict[str, Any], path: Path) -> bytes:
+def _encode(image: Image.Image, form: str, carried: dict[str, Any], path: Path) -> memoryview:
     buffer = io.BytesIO()
     try:
         image.save(buffer, form, **_OPTIONS.get(form, {}), **carried)
     except (OSError, ValueError) as error:  # nothing is on disk yet: these come from the encoder
         raise InputError(f"{path}: cannot be written as {form} ({error}); choose a name ending in .png.") from None
-    return buffer.getvalue()
+    return buffer.getbuffer()  # not another copy of it
 
 
 def to_pil(photo: Photo, keep_wide: bool = True) -> Image.Image:

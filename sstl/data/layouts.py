@@ -27,6 +27,7 @@ LAYOUTS: dict[Kind, str] = {
 
 # RainDS has a folder for each kind of rain beside its clean "gt"; elsewhere these names are streak layers.
 _KINDS_OF_RAIN = ("rainstreak", "raindrop", "rainstreak_raindrop")
+_LONGEST_LINE = 10_000
 _SCENE = re.compile(r"^(?P<scene>.+)-(?P<layer>[RC])-(?P<frame>\d+)$")  # GT-RAIN: Scene_0-0-Webcam-R-012.png
 
 
@@ -61,10 +62,11 @@ def find_parts(root: Path) -> list[Part]:
     marked -R- and -C-; words in the files' names; halves of each file that show the same (these are opened).
 
     Raises:
-        InputError: ``root``, or a folder in it, is not there or cannot be listed.
+        InputError: ``root`` is not there or cannot be listed.
     """
     files = list_images(root)
-    parts = [_part_of_list(root, path, pairs) for path in sorted(root.glob("*.txt")) if (pairs := _read_list(path))]
+    texts = sorted(path for path in root.glob("*.txt") if path.is_file())  # no pipes
+    parts = [_part_of_list(root, path, pairs) for path in texts if (pairs := _read_list(path))]
     parts += [part for home, folders in _homes(root, files).items() for part in _parts_of_home(root, home, folders)]
     known = {path for part in parts for path in (*part.unpaired, *(p for pair in part.pairs for p in _paths(pair)))}
     broken = [root / part.name for part in parts if part.problem]
@@ -119,13 +121,17 @@ def _parts_of_home(root: Path, home: Path, folders: Sequence[tuple[Path, Path]])
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
     """Return the two paths of each line, as in SPA-Data's real_test_1000.txt; none if the file is anything else."""
+    listed = []
     try:
         with path.open(encoding="utf-8") as lines:
-            words = [line.split() for line in lines if line.strip()]
+            while line := lines.readline(_LONGEST_LINE):
+                words = line.split()
+                if words and not (len(words) == 2 and all(map(_is_image_name, words))):
+                    return []
+                listed += [(words[0], words[1])] if words else []
     except (OSError, UnicodeDecodeError):
         return []
-    listed = [(line[0], line[1]) for line in words if len(line) == 2 and all(map(_is_image_name, line))]
-    return listed if len(listed) == len(words) else []
+    return listed
 
 
 def _is_image_name(name: str) -> bool:

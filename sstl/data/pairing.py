@@ -138,7 +138,14 @@ def find_layer_folder(folder: Path, layer: Layer, name: str | None = None) -> Pa
 
 def _sub_folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:  # unlike a Path's, its entries know without a call each what they are
-        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(folder / entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a loop
+        return False
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

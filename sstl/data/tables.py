@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
-from sstl.data.decoding import explained
 from sstl.data.files import Image, same_size
-from sstl.data.images import read_rgb8, to_rgb8
+from sstl.data.images import content_rgb8, read_rgb8
 from sstl.data.pairing import LAYER_NAMES, Layer
 from sstl.errors import ConfigError, InputError
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
+_LONGEST_LINE = 10_000
 
 
 def table_format(path: Path) -> str | None:
@@ -33,8 +30,10 @@ def table_format(path: Path) -> str | None:
 
 def _names_files(metadata: Path) -> bool:
     # Other programs leave a metadata.csv beside photos too; the hub's has a column "file_name" or "..._file_name".
+    if not metadata.is_file():  # a pipe
+        return False
     with metadata.open(encoding="utf-8", errors="replace") as lines:
-        return "file_name" in lines.readline()
+        return "file_name" in lines.readline(_LONGEST_LINE)
 
 
 def open_table(where: Path | str, split: str | None) -> Table:
@@ -67,7 +66,17 @@ def open_splits(where: Path | str) -> dict[str, Table]:
             splits = datasets.load_dataset(table_format(where), **files)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{where} cannot be opened as a table of images: {' '.join(str(error).split())}") from None
-    return {split: Table(table, f"{where}[{split}]") for split, table in splits.items()}
+    return {split: Table(table, f"{where}[{split}]", _roots(where)) for split, table in splits.items()}
+
+
+def _roots(where: Path | str) -> tuple[Path, ...]:
+    """Return the folders that files of the table lie in."""
+    import datasets
+    import huggingface_hub
+
+    downloaded = (datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)
+    folders = downloaded if isinstance(where, str) else (where if where.is_dir() else where.parent,)
+    return tuple(Path(os.path.realpath(folder)) for folder in folders)
 
 
 class Table:
@@ -76,11 +85,13 @@ class Table:
     Args:
         table: a `datasets.Dataset`.
         name: what it is called in errors.
+        roots: where the files lie that its cells may name; no others are opened.
     """
 
-    def __init__(self, table: Any, name: str) -> None:
+    def __init__(self, table: Any, name: str, roots: tuple[Path, ...]) -> None:
         self.table = table
         self.name = name
+        self.roots = roots
 
     def pairs(self, rainy: str | None = None, clean: str | None = None) -> ColumnPairs:
         """Return the pairs of two columns; ConfigError that lists the columns if there are no such two."""
@@ -110,7 +121,7 @@ class Table:
         keys = [str(key) for key in self.table["key"]] if "key" in features else []
         if len(set(keys)) != len(self.table):
             keys = [f"{i:06d}" for i in range(len(self.table))]
-        return ColumnImages(images, column, keys, self.name)
+        return ColumnImages(images, column, keys, self.name, self.roots)
 
     def _refusal(self, lack: str, remedy: str) -> ConfigError:
         return ConfigError(f"{self.name} has {lack}; {remedy} one of {', '.join(self.table.column_names)}.")
@@ -119,11 +130,12 @@ class Table:
 class ColumnImages:
     """The images of one column, named by the column ``key`` if its values are unique, else by their row."""
 
-    def __init__(self, table: Any, column: str, keys: list[str], name: str) -> None:
+    def __init__(self, table: Any, column: str, keys: list[str], name: str, roots: tuple[Path, ...]) -> None:
         self.table = table
         self.column = column
         self.keys = keys
         self.name = name
+        self.roots = roots
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -142,10 +154,12 @@ class ColumnImages:
         cell = self.table[i][self.column]
         if not cell or not (cell["bytes"] or cell["path"]):
             raise InputError(f"{self.place(i)}: there is no image; leave the row out.")
-        if not cell["bytes"]:
-            return read_rgb8(cell["path"])
-        with explained(self.place(i)):
-            return to_rgb8(PIL.Image.open(io.BytesIO(cell["bytes"])), self.place(i))
+        if cell["bytes"]:
+            return content_rgb8(cell["bytes"], self.place(i))
+        # Whoever made the table wrote the path: it may be that of any file here.
+        if not any(Path(os.path.realpath(cell["path"])).is_relative_to(root) for root in self.roots):
+            raise InputError(f"{self.place(i)}: {cell['path']!r} is not a file of the table; leave the row out.")
+        return read_rgb8(cell["path"])
 
 
 class ColumnPairs:

@@ -112,7 +112,8 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
 def _read_npz(path: Path) -> Mapping[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no archive")
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here, as numpy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {key.replace("/", "|"): torch.from_numpy(arrays[key]) for key in arrays.files}
 
 

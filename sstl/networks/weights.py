@@ -18,6 +18,7 @@ from sstl.ops.files import write_atomic
 FORMAT = "sstl-weights-1"
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 DEFAULT = "joint-small"
+_MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,15 @@ def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
     path = _resolve(name_or_path)
     notes, tensors = _read(path)
     try:
-        network = create_network(notes["network"], **notes["config"])
-    except (SstlError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: its network cannot be built: {error}") from None
-    expected = {name: t.shape for name, t in network.state_dict().items()}
+        with torch.device("meta"):  # takes no memory: how large the network is, is only the file's word so far
+            expected = {
+                name: t.shape for name, t in create_network(notes["network"], **notes["config"]).state_dict().items()
+            }
+    except (SstlError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its network cannot be built: {' '.join(str(error).split())}") from None
     if expected != {name: t.shape for name, t in tensors.items()}:
         raise WeightsError(f"{path}: its tensors are not those of network '{notes['network']}'; save it again.")
+    network = create_network(notes["network"], **notes["config"])
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return Weights(network.eval(), path.stem, path, notes["info"])
 
@@ -97,6 +101,14 @@ def _resolve(name_or_path: str | Path) -> Path:
     return path
 
 
+def _check_counts(path: Path, value: Any) -> None:
+    """Refuse numbers of widths, blocks or stages that would take for ever to count to."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_counts(path, part)
+    if isinstance(value, int) and value > _MOST:
+        raise WeightsError(f"{path}: its network cannot be built: it has {value:.3g} of something, more than {_MOST}.")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -106,6 +118,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             notes = {"network": metadata["network"], **{key: json.loads(metadata[key]) for key in ("config", "info")}}
             if not (isinstance(notes["config"], dict) and isinstance(notes["info"], dict)):
                 raise ValueError("config and info are mappings")
+            _check_counts(path, notes["config"])
             return notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError):
         raise WeightsError(f"{path}: not a safetensors file, or a damaged one; sstl opens no pickles.") from None

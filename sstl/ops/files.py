@@ -9,7 +9,7 @@ from pathlib import Path
 PART = ".part"
 
 
-def write_atomic(path: Path, data: bytes | str) -> Path:
+def write_atomic(path: Path, data: bytes | memoryview | str) -> Path:
     """Write ``data`` to ``path`` through a temporary file beside it, synced and renamed; return ``path``.
 
     A reader sees the old file or the new one, never a part; if writing fails the temporary file is removed. Only a kill
@@ -47,7 +47,8 @@ def _write(path: Path, data: bytes | str) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            # The name of a file, in a text, need not be UTF-8.
+            file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,11 @@ from sstl.restore.restorer import Layer, Restorer
 
 if TYPE_CHECKING:
     from sstl.restore.adapted import Adapted
+
+
+_LONGEST_NAME = 255  # bytes, of nearly all file systems
+# What a name can bring about that the names of other results need not: too long, not allowed, a folder in its place.
+_OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Outcome:
         kept: the files that were not written because they were there.
         notes: what was not kept of the photo, one phrase each.
         error: why there is no result.
-        adapted: what the adaptation to it came to, if there was one.
+        adapted: what the adaptation to it came to, if there was one; with the restorer that it started from.
     """
 
     source: Path
@@ -86,30 +93,35 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list
     if out.exists() and not out.is_dir():
         raise SstlError(f"{out} is a file; give a folder to write into.")
     jobs: dict[tuple[Path, Path], Job] = {}  # a photo that was named twice is done once
-    failures = []
+    failures: list[Outcome] = []
     for path in paths:
         try:
-            found = _search(path, out) if path.is_dir() else [Job(path, out / path.name)]
+            found = _search(path, out, failures) if path.is_dir() else [Job(path, out / path.name)]
         except InputError as error:
             failures.append(Outcome(path, error=str(error)))
             continue
-        jobs |= {(job.source.resolve(), job.target): job for job in found}
+        jobs |= {(_real(job.source), job.target): job for job in found}
     return list(jobs.values()), failures
 
 
-def _search(folder: Path, out: Path) -> list[Job]:
-    whole, results = folder.resolve(), out.resolve()
+def _search(folder: Path, out: Path, failures: list[Outcome]) -> list[Job]:
+    whole, results = _real(folder), _real(out)
     if whole == results:
         raise SstlError(f"{out} is an input folder; give another one to write into.")
     inside = whole in results.parents
     photos = [
         photo
-        for photo in list_images(folder)
-        if not (inside and photo.parent.resolve().is_relative_to(results))  # results of an earlier run
+        for photo in list_images(folder, lambda error: failures.append(Outcome(folder, error=str(error))))
+        if not (inside and _real(photo.parent).is_relative_to(results))  # results of an earlier run
     ]
     if not photos:
         raise InputError(f"{folder}: holds no image; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return [Job(photo, out / photo.relative_to(folder)) for photo in photos]
+
+
+def _real(path: Path) -> Path:
+    """Follow links as far as they lead; unlike ``Path.resolve`` in some versions of Python, of a loop too."""
+    return Path(os.path.realpath(path))
 
 
 def restore_files(
@@ -153,11 +165,18 @@ def restore_files(
                     adapted = _adapted(restorer, order.photo, adapt_steps, seed)
                 chosen = restorer if adapted is None else adapted.restorer
                 made = chosen.restore_photo(order.photo, list(order.missing))
+                if adapted is not None:  # outcomes are kept: each with its network would fill the memory
+                    adapted = replace(adapted, restorer=restorer)
             for name, photo in made.items():
                 notes += write_photo(order.missing[name], photo)
             yield Outcome(job.source, tuple(order.missing.values()), order.kept, tuple(notes), adapted=adapted)
         except InputError as error:
             yield Outcome(job.source, error=str(error))
+        except OSError as error:
+            if error.errno not in _OF_ITS_NAME:
+                raise
+            reason = f"its result cannot be written ({error.strerror})"
+            yield Outcome(job.source, error=f"{job.source}: {reason}; rename it, or give another folder.")
         except (MemoryError, torch.OutOfMemoryError):
             yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
 
@@ -183,13 +202,15 @@ class _Desk:
 
     def __init__(self, jobs: Sequence[Job], layers: Sequence[Layer], overwrite: bool, max_pixels: int) -> None:
         self.layers, self.overwrite, self.max_pixels = layers, overwrite, max_pixels
-        self.inputs = {job.source.resolve() for job in jobs}
+        self.inputs = {_real(job.source) for job in jobs}
         self.owners: dict[Path, Path] = {}
 
     def prepare(self, job: Job) -> _Order:
         files = self._files(job)
         for file in files.values():
-            if file.resolve() in self.inputs:
+            if len(os.fsencode(file.name)) > _LONGEST_NAME:  # known before any of the results is written
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            if _real(file) in self.inputs:
                 raise InputError(f"{job.source}: its result {file} would replace an input; give another folder.")
             owner = self.owners.setdefault(file, job.source)
             if owner is not job.source:

@@ -29,12 +29,12 @@ Layer = Literal["background", "streak", "mask", "doubt"]
 
 _PEAK = {torch.uint8: 255, torch.uint16: 65535}
 
-# Up to this size an image is restored as a whole; it bounds the memory of a forward pass, about 0.5 GB for joint small.
-_WHOLE = 1_200_000
-_TILE = 1088  # squared just below _WHOLE
-# Of this each tile drops the outer two fifths, 77 pixels: beside a border that is not the photo's a trained network
-# answers differently, and on real photos that fades within about 80 pixels.
-_OVERLAP = 192
+_TILE = 1024  # side of what is used of a tile; with the halos of joint small a forward pass takes about 0.8 GB
+# Where it has a neighbour, a tile is shown as much beyond its border as an output pixel can see. A network that sees
+# all of an image gets this much: beside a border that is not the photo's a trained network answers differently, and on
+# real photos that fades within about 80 pixels.
+_HALO = 80
+_TRANSITION = 32  # from one tile to the next
 _SMALLEST_TILE = 64
 _FLIPS = ((), (-1,), (-2,), (-2, -1))  # the views whose restorations are compared
 _DOUBT = 8  # times the deviation, so that it can be seen
@@ -93,8 +93,8 @@ class Restorer:
         network: put into evaluation mode and moved to ``device`` here.
         device: where to compute.
         dtype: ``torch.float32``, or ``torch.bfloat16`` for autocast.
-        tile: side of the tiles that large images are cut into, in pixels; 0 for none; "auto" for tiles of about a
-            megapixel if the image is larger than that.
+        tile: side of the tiles that large images are cut into, in pixels, without the surroundings that the network is
+            shown of each; 0 for none; "auto" for tiles of about a megapixel if the image is larger than one with them.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Restorer:
                 arrays = {name: _array(layer) for name, layer in self._run(as_planes(image), names).items()}
                 return {name: array[..., 0] if array.shape[2] == 1 else array for name, array in arrays.items()}
             case Tensor() if image.ndim == 3:
-                return dict(self._run(image.detach(), names))
+                return {name: layer.contiguous() for name, layer in self._run(image.detach(), names).items()}
             case Tensor() if image.ndim == 4 and len(image):
                 each = [self._run(one, names) for one in image.detach()]
                 return {name: torch.stack([layers[name] for layers in each]) for name in names}
@@ -189,7 +189,9 @@ class Restorer:
             return {**(self._run(image, others) if others else {}), "doubt": self._doubt(image)}
         peak = scale_of(image)
         depths = [1 if name == "mask" else channels for name in names]
-        result = torch.empty(sum(depths), height, width, dtype=image.dtype, device=image.device)
+        # Laid out as files and arrays are, so that none of them needs a copy.
+        shapes = [(height, width, depth) for depth in depths]
+        results = [torch.empty(shape, dtype=image.dtype, device=image.device).movedim(-1, 0) for shape in shapes]
 
         def restore(rows: slice, columns: slice) -> Tensor:
             rainy = image[:, rows, columns].to(torch.float32)[None] / peak
@@ -197,16 +199,17 @@ class Restorer:
             layers = [_layer(found, name) for name in names]
             if channels == 1:
                 layers = [_grey(layer) for layer in layers]
-            return torch.cat(layers, dim=1)[0].to(image.device)
+            return torch.cat(layers, dim=1)[0].clamp(0, 1).mul_(peak).to(image.device)
 
-        side, overlap = self._tiling(height, width)
+        side, overlap, halo = self._tiling(height, width)
         if isinstance(self.network, Deveil):  # one airlight for all tiles
             tiled = max(height, width) > side
             self.network.airlight = self._airlight(image, peak) if tiled else None
-        for top, band in blended_bands(restore, height, width, side, overlap, self.network.stride):
-            values = band.clamp(0, 1) * peak
-            result[:, top : top + band.size(1)] = values.round() if peak > 1 else values
-        return dict(zip(names, torch.split(result, depths), strict=True))
+        for top, band in blended_bands(restore, height, width, side, overlap, halo, self.network.stride):
+            values = band.round_() if peak > 1 else band
+            for result, layer in zip(results, torch.split(values, depths), strict=True):
+                result[:, top : top + band.size(1)] = layer
+        return dict(zip(names, results, strict=True))
 
     def _doubt(self, image: Tensor) -> Tensor:
         """(C, H, W) -> (1, H, W) of its dtype; see ``layers``."""
@@ -229,7 +232,7 @@ class Restorer:
     def _airlight(self, image: Tensor, peak: int) -> Tensor:
         """The airlight of a large image (C, H, W), from a copy that is small enough to be restored as a whole."""
         assert isinstance(self.network, Deveil)
-        step = math.ceil(math.sqrt(image[0].numel() / _WHOLE))
+        step = math.ceil(math.sqrt(image[0].numel()) / _TILE)
         small = image[:, ::step, ::step].to(torch.float32)[None] / peak
         fast = self.dtype == torch.bfloat16
         return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1), fast)  # type: ignore[no-any-return]
@@ -239,13 +242,15 @@ class Restorer:
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=fast):
             return function(rainy)
 
-    def _tiling(self, height: int, width: int) -> tuple[int, int]:
-        """Return the side of the tiles and their overlap, multiples of the network's stride."""
-        stride = self.network.stride
-        whole = self.tile == 0 or (self.tile == "auto" and height * width <= _WHOLE)
-        side = max(height, width) if whole else _TILE if self.tile == "auto" else self.tile
-        side = max(-(-side // stride), 4) * stride
-        return side, min(_OVERLAP, side // 2) // stride * stride
+    def _tiling(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return the side of the tiles, their overlap and its halo, multiples of the network's stride."""
+        stride, radius = self.network.stride, self.network.receptive_radius
+        halo = _up(_HALO if radius is None else radius, stride)
+        overlap = 2 * halo + _up(_TRANSITION, stride)
+        side = _up(_TILE if self.tile == "auto" else self.tile, stride) + overlap
+        if self.tile == 0 or (self.tile == "auto" and _up(height, stride) * _up(width, stride) <= side**2):
+            side = _up(max(height, width), stride)
+        return side, overlap, halo
 
 
 def as_planes(image: Any) -> Tensor:
@@ -274,6 +279,10 @@ def as_planes(image: Any) -> Tensor:
 def scale_of(image: Tensor) -> int:
     """Return the value of white in an image of this dtype."""
     return _PEAK.get(image.dtype, 1)
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _is_image(array: np.ndarray) -> bool:
@@ -314,8 +323,10 @@ def _check(image: Tensor) -> None:
 
 
 def _tensor(array: Array) -> Tensor:
-    # A copy, because torch takes no read-only arrays, negative strides or foreign byte orders.
-    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C")).movedim(-1, 0)
+    # A copy where torch would take none: it knows no read-only arrays, negative strides or foreign byte orders.
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    usable = native.flags.writeable and min(native.strides) > 0  # sides of one pixel keep any stride
+    return torch.from_numpy(native if usable else native.copy()).movedim(-1, 0)
 
 
 def _array(layer: Tensor) -> Array:

@@ -28,47 +28,53 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, 
 
 
 def blended_bands(
-    restore: Callable[[slice, slice], Tensor], height: int, width: int, tile: int, overlap: int, stride: int
+    restore: Callable[[slice, slice], Tensor], height: int, width: int, tile: int, overlap: int, halo: int, stride: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Restore an image tile by tile, and give it out in bands of finished rows, top to bottom.
+
+    Of a tile the outer ``halo`` pixels are not used where it has a neighbour, because its network saw the tile's border
+    there and not the image beyond. What is left of the overlap is a soft transition from one tile to the next.
 
     Args:
         restore: takes the rows and columns of a tile, returns its result (C, rows, columns).
         height: of the image.
         width: of the image.
-        tile: the largest tile's side; this and the following as for ``spans``.
-        overlap: of neighbouring tiles.
+        tile: the largest tile's side, its halos included; this and the following as for ``spans``.
+        overlap: of neighbouring tiles, more than two halos.
+        halo: pixels.
         stride: every tile starts at a multiple of it.
 
     Yields:
         The first row of the band, and the band, (C, rows, width). The bands follow each other without gap.
     """
     rows, columns = spans(height, tile, overlap, stride), spans(width, tile, overlap, stride)
+    ramp = ((torch.arange(overlap) + 0.5 - halo) / (overlap - 2 * halo)).clamp(0, 1)
     kept: Tensor | None = None  # the rows of the previous band that this one overlaps
     for number, (top, bottom) in enumerate(rows):
-        band = restore(slice(top, bottom), slice(*columns[0]))
-        for left, right in columns[1:]:
-            band = _join(band, restore(slice(top, bottom), slice(left, right)), overlap, dim=2)
+        band = _band(restore, slice(top, bottom), columns, overlap, ramp)
         if kept is not None:
-            band = _join(kept, band, overlap, dim=1)
+            shared = band[:, :overlap]
+            shared.copy_(torch.lerp(kept, shared, ramp[:, None].to(band.device)))
         finished = (rows[number + 1][0] if number + 1 < len(rows) else bottom) - top
         yield top, band[:, :finished]
         kept = band[:, finished:].clone()  # a view would keep the whole band in memory
 
 
-def _join(first: Tensor, second: Tensor, overlap: int, dim: int) -> Tensor:
-    """Lay ``second`` after ``first`` so that they share ``overlap`` entries of ``dim``, with a soft transition there.
-
-    The outer two fifths of the overlap are not used of each tile, because its network saw the tile's border and not the
-    image beyond; the transition takes the fifth in the middle. lerp gives equal values back exactly.
-    """
-    shared = first.size(dim) - overlap
-    place = (torch.arange(overlap, device=first.device) + 0.5) / overlap
-    weight = ((place - 0.4) * 5).clamp(0, 1)
-    weight = weight[:, None] if dim == 1 else weight
-    middle = torch.lerp(first.narrow(dim, shared, overlap), second.narrow(dim, 0, overlap), weight)
-    rest = second.narrow(dim, overlap, second.size(dim) - overlap)
-    return torch.cat([first.narrow(dim, 0, shared), middle, rest], dim)
+def _band(
+    restore: Callable[[slice, slice], Tensor], rows: slice, columns: list[tuple[int, int]], overlap: int, ramp: Tensor
+) -> Tensor:
+    """Lay the tiles of these rows beside each other; lerp gives equal values back exactly."""
+    first = restore(rows, slice(*columns[0]))
+    if len(columns) == 1:
+        return first
+    band = first.new_empty(first.size(0), first.size(1), columns[-1][1])
+    band[..., : columns[0][1]] = first
+    for left, right in columns[1:]:
+        tile = restore(rows, slice(left, right))
+        shared = band[..., left : left + overlap]
+        shared.copy_(torch.lerp(shared, tile[..., :overlap], ramp.to(band.device)))
+        band[..., left + overlap : right] = tile[..., overlap:]
+    return band
 
 
 def _ceil(numerator: int, denominator: int) -> int:
