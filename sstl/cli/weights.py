@@ -1,4 +1,4 @@
-"""``sstl weights``: list the shipped weights, show what a weights file is, and bring state dicts in and out."""
+"""``sstl weights``: list and show weights, bring state dicts in and out, export for other runtimes, share on the hub."""
 
 from __future__ import annotations
 

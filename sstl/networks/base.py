@@ -85,4 +85,6 @@ def check_counts(network: str, **counts: int) -> None:
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until height and width are multiples of ``multiple``; works from 1x1 up."""
     height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    # Written so that an export, where the sizes are symbols, can tell that the result is a multiple.
+    full_height, full_width = (multiple * ((side + multiple - 1) // multiple) for side in (height, width))
+    return F.pad(image, (0, full_width - width, 0, full_height - height), mode="replicate")
