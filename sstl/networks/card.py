@@ -15,7 +15,9 @@ SECTIONS = ("data", "protocol", "figures", "limits")
 mapping of column to value. What else the notes hold is told as the training."""
 
 
-def model_card(title: str, network: str, config: Mapping[str, Any], info: Mapping[str, Any], licence: str | None) -> str:
+def model_card(
+    title: str, network: str, config: Mapping[str, Any], info: Mapping[str, Any], licence: str | None
+) -> str:
     """Return the card of weights.
 
     Args:

@@ -144,7 +144,9 @@ def download(
         raise WeightsError(f"{HUB}{repo}: not downloaded: {_reason(error)}") from None
     missing = [name for name in (HUB_FILE, CONFIG) if not Path(folder, name).is_file()]
     if missing:
-        raise WeightsError(f"{HUB}{repo}: holds no {missing[0]}; it is no repository of sstl weights, or a partial copy.")
+        raise WeightsError(
+            f"{HUB}{repo}: holds no {missing[0]}; it is no repository of sstl weights, or a partial copy."
+        )
     return Path(folder)
 
 

@@ -95,7 +95,9 @@ def load_pretrained(network: str, config: dict[str, Any], pretrained: bool | str
     """
     if pretrained is True and network not in PRETRAINED:
         known = ", ".join(sorted(PRETRAINED))
-        raise WeightsError(f"no weights of network '{network}' are shipped (only of {known}); train it, or import some.")
+        raise WeightsError(
+            f"no weights of network '{network}' are shipped (only of {known}); train it, or import some."
+        )
     found = load_weights(PRETRAINED[network] if pretrained is True else pretrained)
     own = found.network
     if own.name != network or {**own.config, **config} != own.config:

@@ -42,7 +42,9 @@ def about_weights(name: str | Path, scores: Path | None = None) -> dict[str, Any
 
 
 def _of_run(run: Run, config: TrainConfig) -> dict[str, Any]:
-    labelled = [f"labelled: {_source(part)}" + (f", recipe {part.recipe}" if part.recipe else "") for part in config.data.paired]
+    labelled = [
+        f"labelled: {_source(part)}" + (f", recipe {part.recipe}" if part.recipe else "") for part in config.data.paired
+    ]
     unlabelled = [f"unlabelled photos: {_source(part)}" for part in config.data.unpaired]
     validated = [f"validation: {_source(part)}" for part in config.validation.sources] if config.validation else []
     figures = [*_validated(run), *_adapted(run)]

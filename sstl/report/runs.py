@@ -91,6 +91,12 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {key: values for key, values in told.items() if len(set(values)) > 1}
 
 
+def best_validation(run: Run) -> tuple[float, int] | None:
+    """Return the highest validation PSNR with its step."""
+    checks = [(line["validation"].get("psnr"), line["step"]) for line in run.log if "validation" in line]
+    return max((check for check in checks if check[0] is not None), default=None)
+
+
 def read_run(folder: Path, name: str = "") -> Run:
     """Read one run; ConfigError if the folder is none, or holds a damaged file."""
     name = name or folder.resolve().name

@@ -1,4 +1,4 @@
-"""Networks as files that run without sstl: ONNX, torch's exported programs, and OpenVINO; each checked before it is kept."""
+"""Networks as files that run without sstl: ONNX, torch's exported programs, OpenVINO; checked before they are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -116,7 +116,11 @@ def export_network(network: Network, path: str | Path, form: Format | None = Non
 
 def needs(form: Format) -> None:
     """Raise SstlError, naming the extra, unless the packages that the format needs are installed."""
-    packages = {"torch": (), "onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+    packages = {
+        "torch": (),
+        "onnx": ("onnx", "onnxscript", "onnxruntime"),
+        "openvino": ("onnx", "onnxscript", "openvino"),
+    }
     for package in packages[form]:
         try:
             importlib.import_module(package)
@@ -229,7 +233,9 @@ def _compare(path: Path, run: Run, layers: Layers) -> dict[str, float]:
         found[f"{height} x {width}"] = max(float(np.abs(mine - theirs.numpy()).max()) for mine, theirs in pairs)
     size, worst = max(found.items(), key=lambda item: item[1])
     if not worst <= TOLERANCE:  # also if it is NaN
-        raise WeightsError(f"{path}: not written: it differs from PyTorch by {worst:.1e} at {size} (at most {TOLERANCE}).")
+        raise WeightsError(
+            f"{path}: not written: it differs from PyTorch by {worst:.1e} at {size} (at most {TOLERANCE})."
+        )
     return found
 
 
