@@ -56,7 +56,7 @@ ALL = "*"
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser; only the arguments of ``command`` (or ``ALL``) are added, so that no other file is imported."""
+    """Return the parser; only the arguments of ``command`` (or ``ALL``) are added, and no other file is imported."""
     parser = _Parser(
         prog="sstl",
         description="Remove rain from photos, and adapt to the rain of yours.",
@@ -69,7 +69,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         how = sub.add_argument_group("how much is said")
         loud = how.add_mutually_exclusive_group()
-        say = {"dest": "verbosity", "action": "store_const", "default": Verbosity.NORMAL}
+        say: dict[str, Any] = {"dest": "verbosity", "action": "store_const", "default": Verbosity.NORMAL}
         loud.add_argument("-q", "--quiet", const=Verbosity.QUIET, help="results and errors only, no progress", **say)
         loud.add_argument("-v", "--verbose", const=Verbosity.VERBOSE, help="how it is done, on stderr", **say)
         how.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -82,9 +82,8 @@ def _plan(args: argparse.Namespace, images: int, total: int) -> int:
 
     load_recipe(args.recipe)  # a name that does not exist is an error here, too
     there = f"; {args.out / MANIFEST} is there" if (args.out / MANIFEST).exists() else ""
-    print(
-        f"{total} pairs of {images} clean images, recipe {args.recipe}: {total * len(LAYERS)} PNG files in {args.out}{there}"
-    )
+    files = f"{total * len(LAYERS)} PNG files in {args.out}{there}"
+    print(f"{total} pairs of {images} clean images, recipe {args.recipe}: {files}")
     print("nothing was written")
     return 0
 

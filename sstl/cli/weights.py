@@ -1,4 +1,4 @@
-"""``sstl weights``: list and show weights, bring state dicts in and out, export for other runtimes, share on the hub."""
+"""``sstl weights``: list and show weights, bring state dicts in and out, export networks, share on the hub."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def _export_network(args: argparse.Namespace, network: Network) -> dict[str, Any
         detail(f"{size}: differs from PyTorch by {difference:.1e}")
     opset = "" if made.opset is None else f" of opset {made.opset}"
     print(f"wrote {made.path}: {made.format}{opset}, {_words({'network': network.name, **network.config})}")
-    print(f"input {INPUT}: float32 ({', '.join(AXES)}), 3 channels in [0, 1], any size; output {', '.join(made.outputs)}")
+    print(
+        f"input {INPUT}: float32 ({', '.join(AXES)}), 3 channels in [0, 1], any size; output {', '.join(made.outputs)}"
+    )
     print(f"differs from PyTorch by at most {made.worst:.1e} over images of {len(made.differences)} sizes")
     if made.format == "onnx":
         hint(f"python docs/run_onnx.py {made.path} rainy.npy dry.npy    (needs numpy and onnxruntime alone)")

@@ -1,4 +1,4 @@
-"""Weights as folders that anyone can load, on this disk or on the Hugging Face hub: safetensors, config.json, a card."""
+"""Weights as folders, on this disk or on the Hugging Face hub: safetensors, config.json and a model card."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
     known = (
         (errors.GatedRepoError, "its owner must grant you access, on its page"),
         (errors.RevisionNotFoundError, "there is no such revision"),
-        (errors.RepositoryNotFoundError, "there is no such repository, or it is private; check the name, and 'hf auth login'"),
+        (errors.RepositoryNotFoundError, "no such repository, or a private one; check the name, and 'hf auth login'"),
         (errors.HFValidationError, "the name must be ORG/NAME"),
         (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set; unset it"),
     )  # fmt: skip

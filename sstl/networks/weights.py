@@ -1,4 +1,4 @@
-"""Weights files: safetensors with the network's name and configuration inside; the shipped ones and the hub's by name."""
+"""Weights files: safetensors with the network's name and configuration inside; shipped ones and the hub's by name."""
 
 from __future__ import annotations
 
@@ -93,16 +93,16 @@ def load_pretrained(network: str, config: dict[str, Any], pretrained: bool | str
     Raises:
         WeightsError: there are none, or they are of another network or of another configuration than ``config`` asks.
     """
-    if pretrained is True and network not in PRETRAINED:
+    if isinstance(pretrained, bool) and network not in PRETRAINED:
         known = ", ".join(sorted(PRETRAINED))
         raise WeightsError(
             f"no weights of network '{network}' are shipped (only of {known}); train it, or import some."
         )
-    found = load_weights(PRETRAINED[network] if pretrained is True else pretrained)
+    found = load_weights(PRETRAINED[network] if isinstance(pretrained, bool) else pretrained)
     own = found.network
     if own.name != network or {**own.config, **config} != own.config:
         raise WeightsError(
-            f"{found.path}: holds {own.name} {own.config}, not {network} {config}; leave the options out, or train them."
+            f"{found.path}: holds {own.name} {own.config}, not {network} {config}; leave the options out, or train it."
         )
     return own
 

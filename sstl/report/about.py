@@ -1,4 +1,4 @@
-"""What a model card tells of weights: the data, the training, the figures and the limits that their run's folder holds."""
+"""What a model card tells of weights: the data, training, figures and limits that the folder of their run holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sstl.report.runs import Run, read_run
 
 PROTOCOL = "y-matlab (PSNR on MATLAB's 8-bit luma), averaged weights"
 LIMITS = (
-    "Drops on the lens, snow and the veil of distant rain mostly stay; thin bright structures can be thinned like streaks.",
+    "Drops on the lens, snow and the veil of distant rain mostly stay; thin bright structures can be thinned.",
     "Figures on rendered or development images do not compare with published ones on test sets.",
 )
 UNLABELLED = "It learnt from photos without ground truth: no figure proves that they became better; look at them."
@@ -51,7 +51,8 @@ def _of_run(run: Run, config: TrainConfig) -> dict[str, Any]:
     return {
         "data": [*labelled, *unlabelled, *validated],
         "start": Path(config.network.weights).name if config.network.weights else "fresh weights",
-        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, {config.batch_size} crops a step",
+        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}",
+        "crops a step": config.batch_size,
         **({"protocol": PROTOCOL} if figures else {}),
         "figures": figures,
         "limits": [*LIMITS, *([UNLABELLED] if unlabelled else [])],

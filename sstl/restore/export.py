@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -161,10 +161,13 @@ def _saved(program: torch.export.ExportedProgram) -> bytes:
 
 
 def _onnx(program: torch.export.ExportedProgram, network: Network, outputs: Sequence[str]) -> bytes:
-    with _quiet():
-        made = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=list(outputs), verbose=False
-        )
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs)}
+    try:
+        with _quiet():
+            made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
+    except Exception as error:  # the converter raises anything
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise SstlError(f"network '{network.name}' cannot be exported to ONNX ({reason}); take .pt2.") from None
     assert made is not None
     model = made.model_proto
     del model.graph.value_info[:]  # they name the sizes by the tracer's symbols
@@ -175,7 +178,7 @@ def _onnx(program: torch.export.ExportedProgram, network: Network, outputs: Sequ
     model.producer_name, model.producer_version = "sstl", sstl.__version__
     for key, text in {"network": network.name, "config": json.dumps(network.config)}.items():
         model.metadata_props.add(key=key, value=text)
-    return model.SerializeToString()  # type: ignore[no-any-return]
+    return model.SerializeToString()
 
 
 def _run_torch(data: bytes) -> Run:
