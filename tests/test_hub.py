@@ -115,7 +115,9 @@ def test_config_and_weights_must_agree(folder, text, message):
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("load", [Joint.from_pretrained, sstl.load, lambda name: create_network("joint", name)])
 def test_offline_and_not_cached_is_said_in_a_line(load):
-    with pytest.raises(WeightsError, match=r"^hub:some/thing: the cache holds no copy, and .*; go online once, or [^\n]*$"):
+    with pytest.raises(
+        WeightsError, match=r"^hub:some/thing: the cache holds no copy, and .*; go online once, or [^\n]*$"
+    ):
         load("hub:some/thing")
 
 
@@ -168,7 +170,12 @@ def test_push_uploads_what_save_writes(tiny_network, monkeypatch):
     assert tiny_network.push_to_hub("some/thing", info=INFO, private=True, revision="main") == "https://hub/some/thing"
     assert seen["files"].keys() == {"README.md", "config.json", "model.safetensors"}
     assert seen["files"]["README.md"].decode().partition("---\n\n")[2].startswith("# thing\n")
-    assert (seen["repo"], seen["private"], seen["repo_id"], seen["revision"]) == ("some/thing", True, "some/thing", "main")
+    assert (seen["repo"], seen["private"], seen["repo_id"], seen["revision"]) == (
+        "some/thing",
+        True,
+        "some/thing",
+        "main",
+    )
 
 
 def test_a_failed_upload_is_said_in_a_line(tiny_network, monkeypatch):

@@ -75,7 +75,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         how.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if command in (name, ALL):
             importlib.import_module(f"sstl.cli.{name}").add_arguments(sub)
-            sub.set_defaults(options=sorted(sub._option_string_actions))
+            sub.set_defaults(known_options=sorted(sub._option_string_actions))
     return parser
 
 
@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     overrides = getattr(args, "overrides", None)
     if rest and (overrides is None or any(a.startswith("-") or "=" not in a for a in rest)):
         near = next(
-            (f" Did you mean '{near}'?" for a in rest if (near := nearest(a, getattr(args, "options", ())))), ""
+            (f" Did you mean '{near}'?" for a in rest if (near := nearest(a, getattr(args, "known_options", ())))), ""
         )
         raise SstlError(f"unrecognized arguments: {' '.join(rest)}.{near} (see 'sstl {args.command or ''} --help')")
     if overrides is not None:

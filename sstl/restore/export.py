@@ -178,7 +178,7 @@ def _onnx(program: torch.export.ExportedProgram, network: Network, outputs: Sequ
     model.producer_name, model.producer_version = "sstl", sstl.__version__
     for key, text in {"network": network.name, "config": json.dumps(network.config)}.items():
         model.metadata_props.add(key=key, value=text)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _run_torch(data: bytes) -> Run:
@@ -197,7 +197,7 @@ def _run_onnx(data: bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return lambda rainy: session.run(None, {INPUT: rainy})  # type: ignore[no-any-return]
+    return lambda rainy: session.run(None, {INPUT: rainy})
 
 
 def _run_openvino(path: Path) -> Run:
