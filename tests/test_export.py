@@ -33,8 +33,7 @@ def network():
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory, network):
     need("onnx")
-    made = export_network(network, tmp_path_factory.mktemp("onnx") / "tiny.onnx")
-    return made
+    return export_network(network, tmp_path_factory.mktemp("onnx") / "tiny.onnx")
 
 
 def assert_agrees(made, network) -> None:
@@ -57,7 +56,7 @@ def test_onnx_of_a_stated_opset_with_open_sizes(onnx_file, network):
         for value in (*model.graph.input, *model.graph.output)
     }
     sizes = ["height", "width"]
-    images = dict.fromkeys(("rainy", "background", "streak"), ["batch", 3, *sizes])
+    images = {key: ["batch", 3, *sizes] for key in ("rainy", "background", "streak")}
     assert names == {**images, "mask": ["batch", 1, *sizes]}
     notes = {entry.key: entry.value for entry in model.metadata_props}
     assert notes == {"network": "joint", "config": json.dumps({"size": "tiny"})}

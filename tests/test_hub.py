@@ -139,17 +139,17 @@ def test_a_repository_is_taken_from_the_cache(folder, tmp_path, tiny_network, mo
         Joint.from_pretrained("some/thing")
 
 
-def test_what_the_hub_answers_is_said_in_a_line(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(errors.HFValidationError("bad\nname"), "the name must be ORG/NAME"), (ConnectionError("no\nroute"), "no route")],
+)
+def test_what_the_hub_answers_is_said_in_a_line(monkeypatch, error, message):
     def refuse(*_: object, **__: object) -> str:
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    for error, message in [
-        (errors.HFValidationError("bad\nname"), "the name must be ORG/NAME"),
-        (ConnectionError("no\nroute"), "no route"),
-    ]:
-        with pytest.raises(WeightsError, match=rf"^hub:some/thing: not downloaded: {message}[^\n]*$"):
-            Joint.from_pretrained("some/thing")
+    with pytest.raises(WeightsError, match=rf"^hub:some/thing: not downloaded: {message}[^\n]*$"):
+        Joint.from_pretrained("some/thing")
 
 
 def test_push_uploads_what_save_writes(tiny_network, monkeypatch):

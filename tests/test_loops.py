@@ -1,4 +1,4 @@
-"""sstl in other people's loops: datasets, torchvision, kornia; and the examples of that page, which run as they stand."""
+"""sstl in other people's loops: datasets, torchvision, kornia; and the page's examples, which run as they stand."""
 
 from __future__ import annotations
 

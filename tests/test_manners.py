@@ -171,12 +171,13 @@ def test_bash_completes_commands_and_options(run_cli, tmp_path):
     pytest.importorskip("shtab", reason="not run: shtab is not installed; pip install 'sstl[completion]'")
     script = tmp_path / "sstl.bash"
     script.write_text(run_cli("completion", "bash").out)
-    ask = f"source {script}; COMP_WORDS=(sstl {{}}); COMP_CWORD=$((${{{{#COMP_WORDS[@]}}}}-1)); _shtab_sstl sstl '{{}}' ''; "
-    ask += 'printf "%s\\n" "${{COMPREPLY[@]}}"'
     for typed, expected in {"der": "derain", "derain --we": "--weights", "weights ex": "export"}.items():
-        last = typed.split()[-1]
-        line = ask.replace("_shtab_sstl sstl '{}'", f"_shtab_sstl sstl '{last}'").format(typed)
-        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+        words = ["sstl", *typed.split()]
+        ask = (
+            f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+            f"_shtab_sstl sstl '{words[-1]}' ''; echo \"${{COMPREPLY[@]}}\""
+        )
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=60)
         assert expected in done.stdout.split(), done.stderr
     assert "#compdef sstl" in run_cli("completion", "zsh").out
 
