@@ -214,7 +214,8 @@ def run(tmp_path, tiny_network):
         "steps": 20,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "figures.json").write_text(json.dumps({"outcome": {}, "figures": {"removed": {"before": 1.5, "after": 4.25}}}))
+    figures = {"removed": {"before": 1.5, "after": 4.25}}
+    (folder / "figures.json").write_text(json.dumps({"outcome": {}, "figures": figures}))
     lines = [{"step": 10, "loss": 0.5}, {"step": 20, "loss": 0.25}, {"step": 20, "validation": {"psnr": 31.5}}]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
