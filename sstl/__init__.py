@@ -20,6 +20,10 @@ _HOME = {
     "list_methods": "sstl.methods",
     "synthesize": "sstl.rain",
     "list_recipes": "sstl.rain",
+    "AddRain": "sstl.rain.transforms",
+    "RandomRecipeRain": "sstl.rain.augmentation",
+    "DerainColumns": "sstl.restore.columns",
+    "export_network": "sstl.restore.export",
     "train": "sstl.engine",
     "adapt": "sstl.report.adaptation",
     "evaluate": "sstl.report.evaluation",
@@ -40,11 +44,15 @@ if TYPE_CHECKING:
     from sstl.networks import list_networks as list_networks
     from sstl.rain import list_recipes as list_recipes
     from sstl.rain import synthesize as synthesize
+    from sstl.rain.augmentation import RandomRecipeRain as RandomRecipeRain
+    from sstl.rain.transforms import AddRain as AddRain
     from sstl.report.adaptation import adapt as adapt
     from sstl.report.evaluation import evaluate as evaluate
     from sstl.restore import Restorer as Restorer
     from sstl.restore import load as load
     from sstl.restore.adapted import adapt_to_photo as adapt_to_photo
+    from sstl.restore.columns import DerainColumns as DerainColumns
+    from sstl.restore.export import export_network as export_network
     from sstl.types import PairedBatch as PairedBatch
     from sstl.types import Restoration as Restoration
     from sstl.types import UnpairedBatch as UnpairedBatch

@@ -38,8 +38,13 @@ class LostProcessError(SstlError):
     exit_code = 1
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a mistyped one most likely stands for, or None."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)), None)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name nearest to ``name``, or the list of all known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(names) or 'none'}."
+    near = nearest(name, names)
+    return f" Did you mean '{near}'?" if near else f" Known: {', '.join(names) or 'none'}."

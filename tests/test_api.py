@@ -19,7 +19,10 @@ import sstl
 
 # Adding a name here is a promise to keep it: the changelog and the docs say it too.
 PUBLIC = {
+    "AddRain",
+    "DerainColumns",
     "PairedBatch",
+    "RandomRecipeRain",
     "Restoration",
     "Restorer",
     "SstlError",
@@ -30,6 +33,7 @@ PUBLIC = {
     "create_method",
     "create_network",
     "evaluate",
+    "export_network",
     "list_methods",
     "list_networks",
     "list_recipes",

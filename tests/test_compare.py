@@ -452,7 +452,7 @@ def test_left_out_photos_are_listed_and_end_with_1(run_cli, folders, tmp_path):
         ([], "two or more runs"),
         (["r", "--blind", "a", "b"], "leave out the runs"),
         (["--blind", "a", "b", "-o", "x"], "writes no page"),
-        (["r", "s"], "-o PAGE.html"),
+        (["r", "s"], "is no run"),
         (["r", "s", "-o", "x", "--port", "3"], "are of --blind"),
         (["r", "-o", "x"], "two or more runs, each once"),
         (["r", "r", "-o", "x"], "two or more runs, each once"),

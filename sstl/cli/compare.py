@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sstl.cli.output import write_json
+from sstl.cli.output import hint, open_in_browser, print_error, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -26,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", metavar="RUN", nargs="*", type=Path, help="folders of 'sstl train', 'sstl adapt' or 'sstl evaluate -o'"
     )
-    parser.add_argument("-o", "--output", metavar="PAGE", type=Path, help="the page of the runs, an .html file")
+    parser.add_argument(
+        "-o", "--output", metavar="PAGE", type=Path, help="the page of the runs (default: compared.html)"
+    )
     parser.add_argument(
         "--photos",
         metavar="DIR",
@@ -58,7 +58,6 @@ def _check(args: argparse.Namespace) -> None:
         "give two or more runs, or --blind A B": not args.runs and not args.blind,
         "--blind compares two folders; leave out the runs": args.runs and args.blind,
         "--blind writes no page; leave out -o and --overwrite": args.blind and (args.output or args.overwrite),
-        "the page of the runs needs a name: -o PAGE.html": args.runs and not args.output,
         "--votes, --seed, --port, --no-browser, --report and --json are of --blind": args.runs and of_votes,
     }
     for message, holds in wrong.items():
@@ -71,12 +70,13 @@ def _page(args: argparse.Namespace) -> int:
     from sstl.report.runs import read_runs
     from sstl.report.runs_page import runs_page
 
-    if args.output.exists() and not args.overwrite:
-        raise SstlError(f"{args.output} exists; give --overwrite, or another name by -o.")
+    output = args.output or Path("compared.html")
+    if output.exists() and not args.overwrite:
+        raise SstlError(f"{output} exists; give --overwrite, or another name by -o.")
     page = runs_page(read_runs(args.runs), args.photos)
     print(page.verdict)
-    print(f"wrote {write_page(args.output, page)}")
-    print("next: open it in a browser")
+    print(f"wrote {write_page(output, page)}")
+    hint("open it in a browser")
     return 0
 
 
@@ -88,7 +88,7 @@ def _vote(args: argparse.Namespace) -> int:
     trials, failures = find_trials(a, b, args.photos)
     ballot = Ballot(a, b, trials, votes, args.seed)
     for failure in failures:
-        print(f"sstl: error: {' '.join(failure.split())}", file=sys.stderr)
+        print_error(failure)
     if not args.report:
         _serve(ballot, args.port, not args.no_browser)
     if args.report or ballot.position is None:
@@ -105,11 +105,10 @@ def _serve(ballot: Ballot, port: int, browser: bool) -> None:
 
     with BlindServer(ballot, port) as server:
         print(f"vote at  {server.address}")
-        print("next: open it in a browser of this machine; Ctrl-C ends, and all votes are saved")
+        hint("open it in a browser of this machine; Ctrl-C ends, and all votes are saved")
         sys.stdout.flush()
-        # Without a screen Python would start a browser in this terminal.
-        if browser and (sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            webbrowser.open(server.address)
+        if browser:
+            open_in_browser(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:  # the usual way to end

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sstl.cli.output import add_json, flat, print_table, write_json
+from sstl.cli.output import add_json, hint, print_error, print_table, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ EXAMPLES = """\
   sstl data check train --against test
   sstl data check manifest.csv --split train --against manifest.csv --against-split dev
   sstl data get rain12 -o data
+  sstl data get rain12 -o data --dry-run
   sstl data get --url https://example.org/set.zip --sha256 HEX -o data"""
 
 SHOWN = 5  # of a list of failures, before "and N more"
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetched.add_argument("-o", "--out", metavar="DIR", type=Path, help="where to put it (default: the set's name)")
     fetched.add_argument("--url", metavar="URL", help="download this instead of a known set")
     fetched.add_argument("--sha256", metavar="HEX", help="the checksum that the file at --url must have")
+    fetched.add_argument("--dry-run", action="store_true", help="only print what would be downloaded, and to where")
     add_json(parser, EXAMPLES)
 
 
@@ -70,7 +71,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         "--sha256 belongs to --url": args.sha256 and not args.url,
         "--sheet belongs to 'data show'": args.sheet and args.action != "show",
         "--against, --split and --set belong to 'data check'": any(chosen) and args.action != "check",
-        "-o and --url belong to 'data get'": (args.out or args.url) and args.action != "get",
+        "-o, --url and --dry-run belong to 'data get'": (args.out or args.url or args.dry_run) and args.action != "get",
     }
     for message, holds in wrong.items():
         if holds:
@@ -88,7 +89,7 @@ def _list(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     else:
         rows = [(found.name, found.size, "yes" if found.url else "by hand", found.title) for found in chosen]
         print_table(("set", "size", "get", ""), rows)
-        print("next: sstl data list NAME, for its licence, where to get it, and its traps")
+        hint("sstl data list NAME, for its licence, where to get it, and its traps")
     return 0, {"sets": to_tree(chosen)}
 
 
@@ -145,9 +146,9 @@ def _draw_sheet(path: Path, parts: Sequence[Surveyed]) -> None:
 
 def _print_failures(messages: Sequence[str]) -> None:
     for message in messages[:SHOWN]:
-        print(f"sstl: error: {flat(message)}", file=sys.stderr)
+        print_error(message)
     if len(messages) > SHOWN:
-        print(f"sstl: error: ... and {len(messages) - SHOWN} more; --json FILE lists all.", file=sys.stderr)
+        print_error(f"... and {len(messages) - SHOWN} more; --json FILE lists all.")
 
 
 def _check(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -181,10 +182,13 @@ def _get(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     target = out / unpacked_name(file_name(url))
     if target.exists():
         raise SstlError(f"{target} is there already; remove it, or give another -o DIR.")
+    if args.dry_run:
+        print(f"{url} -> {target}\nnothing was downloaded")
+        return 0, {"url": url, "sha256": sha256, "written": None}
     path = download(url, out, sha256, progress=True)
     if target != path and is_archive(path):
         archive, path = path, unpack(path, target)
         archive.unlink()
     print(f"wrote {path}")
-    print(f"next: sstl data show {path}")
+    hint(f"sstl data show {path}")
     return 0, {"url": url, "sha256": sha256, "written": path}

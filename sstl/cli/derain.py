@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sstl.cli.output import flat, write_json
+from sstl.cli.output import detail, hint, note, print_error, write_json
 
 if TYPE_CHECKING:
-    from sstl.restore import Outcome, Restorer
+    from sstl.restore import Job, Outcome, Restorer
     from sstl.restore.adapted import Adapted
 
 _LAYERS = ("background", "streak", "mask", "doubt")
+EXAMPLES = """examples:
+  sstl derain photo.jpg -o dry.jpg
+  sstl derain holiday/ -o holiday-dry --layers background,mask
+  sstl derain holiday/ -o holiday-dry --dry-run
+  sstl derain holiday/ -o holiday-dry --weights runs/mine"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=_number, default=0, help="of the adaptations (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results; else they are kept")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each photo")
-    parser.epilog = "example: sstl derain holiday/ -o holiday-dry --layers background,mask"
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be written, with its place")
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,11 +81,14 @@ def run(args: argparse.Namespace) -> int:
 
     processes = crew()
     jobs, outcomes = plan(args.inputs, args.out)
+    if args.dry_run:
+        return _plan(args, jobs, outcomes)
     # Results that could have one name are of one process, which sees it.
     mine = processes.share(jobs, lambda job: job.target.with_name(job.target.name.split(".")[0]))
     done: dict[int, Outcome] = {}
     if mine:
         restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile, args.deveil)
+        detail(f"weights {args.weights or DEFAULT} on {restorer.device} in {restorer.dtype}, tile {restorer.tile}")
         limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
         own = [jobs[i] for i in mine]
         results = restore_files(restorer, own, args.layers, args.overwrite, limit, args.adapt_steps, args.seed)
@@ -98,10 +107,22 @@ def _light(outcome: Outcome, restorer: Restorer) -> Outcome:
     return replace(outcome, adapted=outcome.adapted and replace(outcome.adapted, restorer=restorer))
 
 
+def _plan(args: argparse.Namespace, jobs: Sequence[Job], failures: Sequence[Outcome]) -> int:
+    """Print what would be done; nothing is decoded, so that a photo that cannot be read is not known yet."""
+    for job in jobs:
+        there = job.target.exists() and not args.overwrite
+        print(f"{job.source} -> {job.target}{' (is there, would be kept)' if there else ''}")
+    print(f"{len(jobs)} photos, {len(args.layers)} files each; nothing was written")
+    for failure in failures:
+        print_error(failure.error)
+    return 1 if failures else 0
+
+
 def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
-        for note in outcome.notes:
-            print(f"note: {flat(outcome.source)}: {note}")
+        detail(f"{outcome.source}: wrote {', '.join(map(str, outcome.written)) or 'nothing'}")
+        for text in outcome.notes:
+            note(f"{outcome.source}: {text}")
     done = [outcome for outcome in outcomes if outcome.written]
     there = [outcome for outcome in outcomes if not outcome.written and outcome.kept]
     failed = [outcome for outcome in outcomes if outcome.error]
@@ -109,13 +130,13 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     adapted = [(outcome.source, outcome.adapted) for outcome in outcomes if outcome.adapted]
     for source, found in adapted:
         if found.reason:
-            print(f"note: {flat(source)}: restored by the starting weights: {found.reason}")
+            note(f"{source}: restored by the starting weights: {found.reason}")
     if args.adapt_steps:
         print(f"{sum(found.reason is None for _, found in adapted)} of them with weights adapted to the photo")
     if there:
         print(f"{len(there)} were there already and were kept; --overwrite replaces them")
     if done:
-        print("next: compare them with the originals; if rain is left, learn yours: sstl adapt PHOTOS -o RUN")
+        hint("compare them with the originals; if rain is left, learn yours: sstl adapt PHOTOS -o RUN")
     write_json(
         args.json,
         {
@@ -138,7 +159,7 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
         seed=args.seed,
     )
     for outcome in failed:
-        print(f"sstl: error: {flat(outcome.error)}", file=sys.stderr)
+        print_error(outcome.error)
 
 
 def _figures(adapted: Adapted) -> dict[str, object]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sstl.cli.output import flat
+from sstl.cli.output import hint, print_error
 from sstl.errors import ConfigError, SstlError
 
 if TYPE_CHECKING:
@@ -21,6 +20,12 @@ if TYPE_CHECKING:
     from sstl.report.evaluation_page import EvaluatedSet
     from sstl.report.published import PublishedFigure
     from sstl.restore import Restorer
+
+EXAMPLES = """examples:
+  sstl evaluate --rainy test/rain --clean test/norain --json scores.json
+  sstl evaluate --restored derained --clean test/norain --protocol rgb
+  sstl evaluate --data manifest.csv --split dev --set rain100l --weights joint-small runs/mine -o scores
+  sstl evaluate --rainy my-photos --no-reference -o scores-of-mine"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write report.html, table.md, images.csv and scores.json; what was measured there before is not repeated",
     )
     parser.add_argument("--overwrite", action="store_true", help="measure everything in -o DIR again")
-    parser.epilog = "example: sstl evaluate --rainy test/rain --clean test/norain --json scores.json"
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     _write(args, sets, restorers)
     failures = [failure for one in sets for failure in one.evaluation.failures]
     for failure in failures:
-        print(f"sstl: error: {flat(failure.key)}: {flat(failure.error)}", file=sys.stderr)
+        print_error(f"{failure.key}: {failure.error}")
     return 1 if failures else 0
 
 
@@ -262,9 +268,7 @@ def _write(args: argparse.Namespace, sets: list[EvaluatedSet], restorers: Mappin
     if args.output:
         print(f"wrote {', '.join(str(path) for path in write_files(args.output, sets, restorers, about))}")
     if not (args.json or args.output):
-        print(
-            "next: add -o DIR for a page with pictures, or --json FILE, to keep these figures and those of each image"
-        )
+        hint("add -o DIR for a page with pictures, or --json FILE, to keep these figures and those of each image")
 
 
 def _from(lowest: int) -> Callable[[str], int]:

@@ -8,13 +8,15 @@ import io
 import os
 import shlex
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import sstl
-from sstl.cli.output import flat
-from sstl.errors import SstlError, did_you_mean
+from sstl.cli.output import Verbosity, detail, flat, print_error, print_warning, speaking
+from sstl.errors import SstlError, did_you_mean, nearest
 
 # Name -> (module, help). A command's module has add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
@@ -27,29 +29,55 @@ COMMANDS = {
     "evaluate": "score weights or restored images against clean images",
     "data": "list the known data sets, look at one, find leaks between two, or download one",
     "compare": "draw runs side by side, or vote blindly between two restorations",
-    "report": "write the page of an adaptation again",
+    "report": "open the page of a run, written again if the run has gone on",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",
-    "weights": "list or show the weights that are shipped",
+    "weights": "list, show, import, export and share weights",
     "env": "print the versions and the machine",
+    "completion": "print what completes commands and options in your shell",
 }
+
+FIRST = """\
+what to do first:
+  sstl quickstart                see it work, in a few minutes
+  sstl derain PHOTO -o OUT       remove the rain from a photo, or a folder of photos
+  sstl adapt PHOTOS -o RUN       learn the rain of your own photos
+  sstl COMMAND --help            the options of a command, with examples"""
 
 
 class _Parser(argparse.ArgumentParser):
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"'{value}' is unknown.{did_you_mean(str(value), action.choices)}")
+
     def error(self, message: str) -> None:  # type: ignore[override]
         raise SstlError(f"{message} (see '{self.prog} --help')")
 
 
+ALL = "*"
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser; only the arguments of ``command`` are added, so that no other file is imported."""
-    parser = _Parser(prog="sstl", description="Remove rain from photos, and adapt to the rain of yours.")
+    """Return the parser; only the arguments of ``command`` (or ``ALL``) are added, and no other file is imported."""
+    parser = _Parser(
+        prog="sstl",
+        description="Remove rain from photos, and adapt to the rain of yours.",
+        epilog=FIRST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"sstl {sstl.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name == command:
+        how = sub.add_argument_group("how much is said")
+        loud = how.add_mutually_exclusive_group()
+        say: dict[str, Any] = {"dest": "verbosity", "action": "store_const", "default": Verbosity.NORMAL}
+        loud.add_argument("-q", "--quiet", const=Verbosity.QUIET, help="results and errors only, no progress", **say)
+        loud.add_argument("-v", "--verbose", const=Verbosity.VERBOSE, help="how it is done, on stderr", **say)
+        how.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if command in (name, ALL):
             importlib.import_module(f"sstl.cli.{name}").add_arguments(sub)
+            sub.set_defaults(known_options=sorted(sub._option_string_actions))
     return parser
 
 
@@ -62,7 +90,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     # argparse takes key=value arguments only in one place; accept them behind an option too.
     overrides = getattr(args, "overrides", None)
     if rest and (overrides is None or any(a.startswith("-") or "=" not in a for a in rest)):
-        raise SstlError(f"unrecognized arguments: {' '.join(rest)} (see 'sstl {args.command or ''} --help')")
+        near = next(
+            (f" Did you mean '{near}'?" for a in rest if (near := nearest(a, getattr(args, "known_options", ())))), ""
+        )
+        raise SstlError(f"unrecognized arguments: {' '.join(rest)}.{near} (see 'sstl {args.command or ''} --help')")
     if overrides is not None:
         overrides.extend(rest)
     return args
@@ -76,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def show_once(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in shown:
             shown.add(str(message))
-            print(f"sstl: warning: {flat(message)}", file=sys.stderr)
+            print_warning(message)
 
     warnings.showwarning = show_once
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -85,10 +116,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(arguments)
         if args.command is None:
             build_parser().print_help()
-            print("\nStart with:  sstl quickstart    or    sstl derain PHOTO -o OUT")
             code = 0
         else:
-            code = int(importlib.import_module(f"sstl.cli.{args.command}").run(args))
+            with speaking(args.verbosity):
+                started = time.perf_counter()
+                code = int(importlib.import_module(f"sstl.cli.{args.command}").run(args))
+                detail(f"took {time.perf_counter() - started:.1f} s")
         sys.stdout.flush()  # a closed pipe shows here, not as a message at the interpreter's exit
         return code
     except BrokenPipeError:
@@ -97,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SstlError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"sstl: error: {_one_line(error)}{_again(arguments, error)}", file=sys.stderr)
+        print_error(f"{_one_line(error)}{_again(arguments, error)}")
         return error.exit_code if isinstance(error, SstlError) else 2
     except KeyboardInterrupt:
         print("sstl: interrupted", file=sys.stderr)

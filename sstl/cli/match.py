@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sstl.cli.output import add_json, write_json
+from sstl.cli.output import add_json, hint, write_json
 
 EXAMPLES = """\
   sstl match my-rainy-photos -o my-rain.yaml --clean my-dry-photos
@@ -52,6 +52,6 @@ def run(args: argparse.Namespace) -> int:
     if found.dry > 0.5:
         print(f"most of the photos look dry ({found.dry:.0%} of the draws that resemble them hold no rain)")
     print(f"recipe  {args.out}")
-    print(f"next: look at it:  sstl synthesize {args.clean} -o pairs --recipe {args.out} --count 12")
+    hint(f"look at it:  sstl synthesize {args.clean} -o pairs --recipe {args.out} --count 12")
     write_json(args.json, {key: value for key, value in vars(found).items() if key != "recipe"}, seed=args.seed)
     return 0

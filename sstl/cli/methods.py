@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from typing import Any
 
-from sstl.cli.output import add_json, defaults, write_json
+from sstl.cli.output import add_json, defaults, hint, write_json
 
 EXAMPLES = """\
   sstl methods
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         options = ", ".join(f"{key}={value!r}" for key, value in row["options"].items())
         print(textwrap.fill(options, 100, initial_indent="    ", subsequent_indent="    "))
     write_json(args.json, {"methods": rows})
-    print("next: put method: {name: NAME, options: {...}} into a training's YAML file, or sstl adapt --method NAME")
+    hint("put method: {name: NAME, options: {...}} into a training's YAML file, or sstl adapt --method NAME")
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from sstl.cli.output import add_json, defaults, print_table, write_json
+from sstl.cli.output import add_json, defaults, hint, print_table, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _list(pattern: str) -> dict[str, Any]:
     header = ("network", "size", "parameters", "")
     cells = [(row["name"], row["size"] or "-", f"{row['parameters']:,}", row["summary"]) for row in rows]
     print_table(header, cells, numbers=("parameters",))
-    print("next: sstl networks show NAME")
+    hint("sstl networks show NAME")
     return {"networks": rows}
 
 

@@ -1,15 +1,86 @@
-"""What the listing commands share: aligned tables, the arguments of a factory, and the --json file."""
+"""What the commands share: what is said and in which colour, aligned tables, a factory's arguments, the --json file."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import os
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sstl.ops.files import write_atomic
+
+
+class Verbosity(IntEnum):
+    """How much is said: with -q, without anything, and with -v."""
+
+    QUIET, NORMAL, VERBOSE = range(3)
+
+
+_COLOURS = {"red": "1;31", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+_verbosity = Verbosity.NORMAL
+
+
+@contextmanager
+def speaking(verbosity: Verbosity) -> Iterator[None]:
+    """Say as much as ``verbosity`` while a command runs; QUIET switches progress bars off, too."""
+    global _verbosity
+    before, _verbosity = _verbosity, verbosity
+    bars = os.environ.get("TQDM_DISABLE")
+    if verbosity is Verbosity.QUIET:
+        os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when a command first imports it, and by worker processes
+    try:
+        yield
+    finally:
+        _verbosity = before
+        if verbosity is Verbosity.QUIET and bars is None:
+            del os.environ["TQDM_DISABLE"]
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """Return the text in a colour if the stream is a terminal that may show it (see no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\033[{_COLOURS[colour]}m{text}\033[0m"
+
+
+def hint(text: str) -> None:
+    """Say on stdout what to do next, unless -q."""
+    if _verbosity > Verbosity.QUIET:
+        print(paint("next:", "cyan", sys.stdout), text)
+
+
+def note(text: str) -> None:
+    """Say on stdout what the reader should know of a result, unless -q."""
+    if _verbosity > Verbosity.QUIET:
+        print(f"{paint('note:', 'yellow', sys.stdout)} {flat(text)}")
+
+
+def detail(text: str) -> None:
+    """Say on stderr how something is done, with -v."""
+    if _verbosity is Verbosity.VERBOSE:
+        print(paint(f"sstl: {text}", "dim", sys.stderr), file=sys.stderr)
+
+
+def print_error(message: object) -> None:
+    """Print a message as one line on stderr."""
+    print(paint("sstl: error:", "red", sys.stderr), flat(message), file=sys.stderr)
+
+
+def print_warning(message: object) -> None:
+    """Print a warning as one line on stderr."""
+    print(paint("sstl: warning:", "yellow", sys.stderr), flat(message), file=sys.stderr)
+
+
+def open_in_browser(address: str) -> bool:
+    """Open an address where there is a screen; without one Python would start a browser in this terminal."""
+    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(screen) and webbrowser.open(address)
 
 
 def add_json(parser: argparse.ArgumentParser, examples: str) -> None:
@@ -24,8 +95,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers
     lines = [list(map(str, row)) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     align = [str.rjust if title in numbers else str.ljust for title in header]
-    for line in lines:
-        print("  ".join(side(cell, width) for side, cell, width in zip(align, line, widths, strict=True)).rstrip())
+    for number, line in enumerate(lines):
+        text = "  ".join(side(cell, width) for side, cell, width in zip(align, line, widths, strict=True)).rstrip()
+        print(text if number else paint(text, "bold", sys.stdout))
 
 
 def flat(message: object) -> str:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sstl.cli.output import hint
+
+EXAMPLES = """examples:
+  sstl quickstart
+  sstl quickstart -o quickstart-1 --seed 1 --json quickstart-1.json
+  sstl quickstart -o control --method supervised"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -15,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart in DIR")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
-    parser.epilog = "example: sstl quickstart -o quickstart --seed 1"
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,6 +41,6 @@ def run(args: argparse.Namespace) -> int:
         f"after {truth['after']:.2f} dB ({truth['after'] - truth['before']:+.2f} dB)"
     )
     print(f"report   {result.report}")
-    print("next: open the report in a browser; then your own photos:  sstl adapt MY_PHOTOS -o RUN")
+    hint("open the report in a browser; then your own photos:  sstl adapt MY_PHOTOS -o RUN")
     write_json(args.json, {"figures": result.figures, "seed": args.seed}, seed=args.seed)
     return 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from sstl.cli.output import add_json, write_json
+from sstl.cli.output import add_json, hint, print_error, write_json
 
 EXAMPLES = """\
   sstl synthesize my-dry-photos -o rainy --recipe heavy
   sstl synthesize bundled -o rainy --recipe real_mix --count 100 --seed 1
   sstl synthesize my-dry-photos -o rainy --recipe garg --streaks streak-images
+  sstl synthesize my-dry-photos -o rainy --recipe heavy --count 10000 --dry-run
   sstl synthesize --list"""
 
 
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="the split of a manifest")
     parser.add_argument("--set", metavar="NAME", help="one set of a manifest")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be made")
     add_json(parser, EXAMPLES)
 
 
@@ -54,22 +55,38 @@ def _make(args: argparse.Namespace) -> int:
 
     images = open_images(SourceConfig(args.clean, args.split, args.set), "clean", Path())
     streaks = open_images(SourceConfig(args.streaks), "streak", Path()) if args.streaks else None
-    made = synthesize_files(images, args.out, args.recipe, args.count, args.seed, streaks, args.overwrite)
     total = len(images) if args.count is None else args.count
+    if args.dry_run:
+        return _plan(args, len(images), total)
+    made = synthesize_files(images, args.out, args.recipe, args.count, args.seed, streaks, args.overwrite)
     results = list(tqdm(made, total=total, desc="synthesize", unit="pair", leave=False))
     failed = [result for result in results if result.error]
     print(f"made {len(results) - len(failed)} of {total} pairs of recipe {args.recipe} in {args.out}")
     print("      rainy/ clean/ streak/ map/ transmission/, parameters.jsonl, manifest.csv")
-    print(f"next: train on them: data.paired: [{{path: {args.out / 'manifest.csv'}, split: train}}]; or")
-    print(f"      sstl evaluate --rainy {args.out / 'rainy'} --clean {args.out / 'clean'}")
+    hint(
+        f"train on them: data.paired: [{{path: {args.out / 'manifest.csv'}, split: train}}]; or\n"
+        f"      sstl evaluate --rainy {args.out / 'rainy'} --clean {args.out / 'clean'}"
+    )
     write_json(
         args.json,
         {"out": args.out, "recipe": args.recipe, "seed": args.seed, "pairs": [vars(result) for result in results]},
         seed=args.seed,
     )
     for result in failed:
-        print(f"sstl: error: {result.error}", file=sys.stderr)
+        print_error(result.error)
     return 1 if failed else 0
+
+
+def _plan(args: argparse.Namespace, images: int, total: int) -> int:
+    from sstl.data.synthesis import LAYERS, MANIFEST
+    from sstl.rain import load_recipe
+
+    load_recipe(args.recipe)  # a name that does not exist is an error here, too
+    there = f"; {args.out / MANIFEST} is there" if (args.out / MANIFEST).exists() else ""
+    files = f"{total * len(LAYERS)} PNG files in {args.out}{there}"
+    print(f"{total} pairs of {images} clean images, recipe {args.recipe}: {files}")
+    print("nothing was written")
+    return 0
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -79,6 +96,6 @@ def _list(args: argparse.Namespace) -> int:
     rows = {name: about_recipe(name) for name in list_recipes()}
     for name, text in rows.items():
         print(f"{name:10}  {text}")
-    print("next: sstl synthesize CLEAN -o OUT --recipe NAME")
+    hint("sstl synthesize CLEAN -o OUT --recipe NAME")
     write_json(args.json, {"recipes": rows})
     return 0

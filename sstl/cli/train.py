@@ -5,6 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sstl.cli.output import hint
+
+EXAMPLES = """examples:
+  sstl train experiments/first-run/joint-small.yaml data.root=my-data
+  sstl train experiments/first-run/joint-small.yaml steps=2000 optimizer.lr=5.0e-4
+  sstl train experiments/first-run/joint-small.yaml --resume"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -12,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="values that replace those of the file")
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="begin anew although the folder holds a run")
-    parser.epilog = "example: sstl train experiments/first-run/joint-small.yaml steps=2000 optimizer.lr=5.0e-4"
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"log          {config.output / 'log.jsonl'}")
     if config.validation:
         print(f"best weights {config.output / 'best.safetensors'}")
-    print(f"next: sstl derain PHOTOS -o OUT --weights {weights}")
+    hint(f"sstl derain PHOTOS -o OUT --weights {weights}")
     return 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sstl.errors import SstlError
+from sstl.errors import SstlError, WeightsError
 from sstl.registry import Registry
 from sstl.types import Restoration
 
@@ -21,6 +22,7 @@ class Network(nn.Module):
         stride: tiles that start at multiples of it see the same sampling grid as the whole image.
         receptive_radius: how many pixels an output pixel can see to each side, or None if unbounded.
         latent: dotted name of the module whose output (B, C, h, w) is the latent; None: see ``sstl.networks.latent``.
+        loaded: a fingerprint of the weights that ``from_pretrained`` loaded, and what is known of them.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Network(nn.Module):
     stride: int = 1
     receptive_radius: int | None = None
     latent: str | None = None
+    loaded: tuple[str, dict[str, Any]] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,6 +39,28 @@ class Network(nn.Module):
     def forward(self, rainy: Tensor) -> Restoration:
         """Restore a batch; each family defines it."""
         raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
+        """Load a folder, a weights file, shipped weights or ``ORG/NAME``; see ``sstl.networks.hub.from_pretrained``."""
+        from sstl.networks.hub import from_pretrained
+
+        network = from_pretrained(name, **options)
+        if not isinstance(network, cls):
+            raise WeightsError(f"{name}: holds network '{network.name}', which is no {cls.__name__}; load a Network.")
+        return network
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """Write weights, configuration and a card into a folder; see ``sstl.networks.hub.save_pretrained``."""
+        from sstl.networks.hub import save_pretrained
+
+        return save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, repo: str, **options: Any) -> str:
+        """Upload them to ``ORG/NAME`` and return the address; see ``sstl.networks.hub.push_to_hub``."""
+        from sstl.networks.hub import push_to_hub
+
+        return push_to_hub(self, repo, **options)
 
 
 def _check_shape(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -48,13 +73,23 @@ def _check_shape(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
 
 
-def create_network(name: str, **config: Any) -> Network:
-    """Build a network by name, for example ``create_network("joint", size="tiny")``, with fresh weights.
+def create_network(name: str, pretrained: bool | str | Path = False, **config: Any) -> Network:
+    """Build a network by name, for example ``create_network("joint", size="tiny")``.
+
+    Args:
+        name: see ``list_networks``.
+        pretrained: False for fresh weights; True for the shipped ones; or weights by name, file or ``hub:ORG/NAME``.
+        config: options of the network; with ``pretrained``, which brings its own, they must be the same.
 
     Raises:
         SstlError: the name is unknown (the nearest known one is told), or the configuration does not fit.
+        WeightsError: there are no such weights, or they are of another network.
     """
     factory = NETWORKS[name]
+    if pretrained is not False:
+        from sstl.networks.weights import load_pretrained
+
+        return load_pretrained(name, config, pretrained)
     try:
         network = factory(**config)
     except TypeError as error:
@@ -85,4 +120,6 @@ def check_counts(network: str, **counts: int) -> None:
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until height and width are multiples of ``multiple``; works from 1x1 up."""
     height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    # Written so that an export, where the sizes are symbols, can tell that the result is a multiple.
+    full_height, full_width = (multiple * ((side + multiple - 1) // multiple) for side in (height, width))
+    return F.pad(image, (0, full_width - width, 0, full_height - height), mode="replicate")

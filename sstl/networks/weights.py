@@ -1,4 +1,4 @@
-"""Weights files: safetensors with the network's name and configuration inside; the shipped ones by name."""
+"""Weights files: safetensors with the network's name and configuration inside; shipped ones and the hub's by name."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ FORMAT = "sstl-weights-1"
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 DEFAULT = "joint-small"
 _MOST = 4096
+PRETRAINED = {"joint": DEFAULT}  # network -> the shipped weights for general use
+HUB, HUB_FILE = "hub:", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def read_info(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
-    """Build a network from shipped weights (by name) or from a weights file.
+    """Build a network from shipped weights (by name), a weights file, a folder with one, or ``hub:ORG/NAME``.
 
     Raises:
         WeightsError: there is no such name or file, it is not an sstl weights file (a pickle is never opened), or its
@@ -89,13 +91,39 @@ def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
     return Weights(network.eval(), path.stem, path, notes["info"])
 
 
+def load_pretrained(network: str, config: dict[str, Any], pretrained: bool | str | Path = True) -> Network:
+    """Return a network with weights; for ``True`` the shipped ones, else those of that name, file or ``hub:ORG/NAME``.
+
+    Raises:
+        WeightsError: there are none, or they are of another network or of another configuration than ``config`` asks.
+    """
+    if isinstance(pretrained, bool) and network not in PRETRAINED:
+        known = ", ".join(sorted(PRETRAINED))
+        raise WeightsError(
+            f"no weights of network '{network}' are shipped (only of {known}); train it, or import some."
+        )
+    found = load_weights(PRETRAINED[network] if isinstance(pretrained, bool) else pretrained)
+    own = found.network
+    if own.name != network or {**own.config, **config} != own.config:
+        raise WeightsError(
+            f"{found.path}: holds {own.name} {own.config}, not {network} {config}; leave the options out, or train it."
+        )
+    return own
+
+
 def _resolve(name_or_path: str | Path) -> Path:
+    if str(name_or_path).startswith(HUB):
+        # Imported where it is needed: what is on this disk shall not wait for the hub's library.
+        from sstl.networks.hub import download
+
+        return download(str(name_or_path)) / HUB_FILE
     shipped = SHIPPED / f"{name_or_path}.safetensors"
     if str(name_or_path) in list_weights():
         return shipped
     path = Path(name_or_path)
-    if path.is_dir() and (path / "weights.safetensors").is_file():
-        path = path / "weights.safetensors"
+    for name in ("weights.safetensors", HUB_FILE):
+        if (path / name).is_file():
+            path = path / name
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file or name.{did_you_mean(str(name_or_path), list_weights())}")
     return path

@@ -70,7 +70,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ConfigError("give two or more runs, each once.")
-    return [_read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    return [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
 
 
 def flatten(tree: Any, key: str = "") -> Settings:
@@ -91,7 +91,15 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {key: values for key, values in told.items() if len(set(values)) > 1}
 
 
-def _read(folder: Path, name: str) -> Run:
+def best_validation(run: Run) -> tuple[float, int] | None:
+    """Return the highest validation PSNR with its step."""
+    checks = [(line["validation"].get("psnr"), line["step"]) for line in run.log if "validation" in line]
+    return max((check for check in checks if check[0] is not None), default=None)
+
+
+def read_run(folder: Path, name: str = "") -> Run:
+    """Read one run; ConfigError if the folder is none, or holds a damaged file."""
+    name = name or folder.resolve().name
     config, scores = folder / "config.yaml", folder / "scores.json"
     if config.is_file():
         tree = read_tree(config)

@@ -17,7 +17,7 @@ from sstl.report.evaluation_table import means
 from sstl.report.findings import AFTER, BEFORE, MEASURES, spread
 from sstl.report.page import Comparison, Figure, Page, Table
 from sstl.report.plots import compared_curves
-from sstl.report.runs import Run, differing
+from sstl.report.runs import Run, best_validation, differing
 from sstl.restore import load
 
 PICTURES = 6  # each is shown once per run; so a page of a few runs stays below some 5 MB
@@ -53,7 +53,7 @@ def verdict(runs: Sequence[Run], settings: Mapping[str, Sequence[str]]) -> str:
         said = f"The configurations differ in {', '.join(settings)}."
     else:
         said = f"The configurations differ in {len(settings)} settings."
-    best = {run.name: found[0] for run in runs if (found := _best_validation(run))}
+    best = {run.name: found[0] for run in runs if (found := best_validation(run))}
     if len(best) == len(runs) and not any(key.startswith("validation") for key in settings):
         name = max(best, key=lambda name: best[name])
         others = max(value for other, value in best.items() if other != name)
@@ -79,7 +79,7 @@ def _training(runs: Sequence[Run]) -> list[Table]:
     for run in runs:
         steps = [line for line in run.log if "loss" in line]
         if steps:
-            last, best = steps[-1], _best_validation(run)
+            last, best = steps[-1], best_validation(run)
             rows.append(
                 (
                     run.name,
@@ -93,12 +93,6 @@ def _training(runs: Sequence[Run]) -> list[Table]:
     header = ("run", "steps", "minutes", "last loss", "best validation, dB", "at step")
     note = "Losses compare only between runs with the same terms and weights of them."
     return [Table("Training", header, rows, note)] if rows else []
-
-
-def _best_validation(run: Run) -> tuple[float, int] | None:
-    """Return the highest validation PSNR with its step."""
-    checks = [(line["validation"].get("psnr"), line["step"]) for line in run.log if "validation" in line]
-    return max((check for check in checks if check[0] is not None), default=None)
 
 
 def _adapted(runs: Sequence[Run]) -> list[Table]:
