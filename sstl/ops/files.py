@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes | str) -> Path:
-    """Write ``data`` to ``path`` through a temporary file beside it, synced and renamed; return ``path``.
+    """Write ``data`` to ``path``, whole or not at all (see ``whole_file``); return ``path``."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give the name of a temporary file beside ``path`` to write into; afterwards it is synced and renamed to ``path``.
 
     A reader sees the old file or the new one, never a part; if writing fails the temporary file is removed.
     """
@@ -16,16 +26,14 @@ def write_atomic(path: Path, data: bytes | str) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
+        with os.fdopen(handle, "rb") as file:
+            yield temporary
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def _umask() -> int:
