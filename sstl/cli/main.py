@@ -25,6 +25,7 @@ COMMANDS = {
     "data": "list the known data sets, look at one, find leaks between two, or download one",
     "compare": "draw runs side by side, or vote blindly between two restorations",
     "report": "write the page of an adaptation again",
+    "demo": "serve a web page that derains photos and short clips, and adapts to them",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",
     "weights": "list or show the weights that are shipped",

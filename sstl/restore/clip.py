@@ -60,6 +60,7 @@ class Clip:
 
     Attributes:
         count: how many frames it holds, as far as its header tells, or 0.
+        seconds: how long it is, as far as its header tells, or 0.
         notes: what cannot be kept of it, one phrase each.
 
     Raises:
@@ -87,7 +88,8 @@ class Clip:
                 f"{path}: {self.first.width} x {self.first.height} pixels are more than {max_pixels}; "
                 "allow them by --max-pixels."
             )
-        self.count = self.stream.frames or _estimated(self.container, self.stream)
+        self.seconds = _seconds(self.container, self.stream)
+        self.count = self.stream.frames or int(self.seconds * float(self.stream.guessed_rate or 0))
         self.bits = max(component.bits for component in self.first.format.components)
         self.quarter_turns = round(self.first.rotation / 90)
         self.matrix = _MATRICES.get(self.first.colorspace, 1 if min(self.size) >= 720 else 5)
@@ -297,9 +299,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: cannot be read as a video ({reason}); check that it plays.")
 
 
-def _estimated(container: Any, stream: Any) -> int:
-    seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
-    return int(seconds * (stream.guessed_rate or 0))
+def _seconds(container: Any, stream: Any) -> float:
+    return float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1_000_000
 
 
 def _ticks_of_a_frame(stream: Any) -> int:
