@@ -19,7 +19,8 @@ from sstl.restore.clip import VIDEO_SUFFIXES
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; worker-src 'self' blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    "connect-src 'self' data: blob:; worker-src 'self' blob:; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -28,7 +29,8 @@ _HEADERS = {
 }
 _INTRODUCTION = """# Remove rain from photos
 Drop photos or a short clip, then press *Derain*. If rain is left, press *Adapt*: the network learns the rain of
-your photos, without knowing how they look dry. Nothing leaves this server; your files are removed when you close the page."""
+your photos, without knowing how they look dry. Nothing leaves this server; your files are
+removed when you close the page."""
 _CSS = """
 footer, .share-button { display: none !important; }
 #comparison iframe { width: 100%; height: 34rem; border: 0; border-radius: 8px; display: block; }
