@@ -122,21 +122,20 @@ def build(desk: Desk) -> Any:
                 gr.Dropdown(choices=[ADAPTED, *desk.weights], value=ADAPTED) if view.adapted else gr.skip(),
             ]
 
-        def on_derain(dropped: list[str] | None, name: str, request: gr.Request) -> Iterator[list[Any]]:
+        def on_derain(dropped: list[str] | None, name: str, request: Any) -> Iterator[list[Any]]:
             yield from map(update, desk.derain(_user(request), dropped or [], name))
 
-        def on_adapt(dropped: list[str] | None, name: str, count: int, request: gr.Request) -> Iterator[list[Any]]:
+        def on_adapt(dropped: list[str] | None, name: str, count: int, request: Any) -> Iterator[list[Any]]:
             yield from map(update, desk.adapt(_user(request), dropped or [], name, count))
 
-        def on_stop(request: gr.Request) -> None:
+        def on_stop(request: Any) -> None:
             desk.stop(_user(request))
 
-        def on_leave(request: gr.Request) -> None:
+        def on_leave(request: Any) -> None:
             desk.forget(_user(request))
 
-        # gradio looks at the types to pass the request; as text they would name what is only known in here.
-        for handler in (on_derain, on_adapt, on_stop, on_leave):
-            handler.__annotations__ = {"request": gr.Request} if "request" in handler.__annotations__ else {}
+        for handler in (on_derain, on_adapt, on_stop, on_leave):  # gradio passes the request where this type stands
+            handler.__annotations__ = {"request": gr.Request}
         work = {
             "outputs": shown,
             "concurrency_id": "work",

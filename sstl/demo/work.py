@@ -210,7 +210,8 @@ class Desk:
 
     def _checked(self, files: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         """Return the files that may be used, and what is to be said of the others."""
-        paths, refused = [], []
+        paths: list[Path] = []
+        refused: list[str] = []
         for path in map(Path, files):
             if len(paths) == self.limits.files:
                 refused.append(f"{path.name}: only {self.limits.files} files are taken at once.")
