@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
 import sstl
 from sstl.data import SourceConfig, open_pairs
-from sstl.engine import TrainConfig
+from sstl.engine import GateConfig, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
+from sstl.methods.trust import Judgement, Trust
+from sstl.rain import Match, Recipe, render
 from sstl.report import adaptation
-from sstl.report.adaptation import adapt, check_photos, report_run
-from sstl.report.findings import spread, verdict
+from sstl.report.adaptation import adapt, check_photos, rain_cover, report_run
+from sstl.report.findings import Outcome, spread, verdict
 from sstl.report.quickstart import SLANTED, SOURCE, Scenes, make_domain, quickstart
 
 # Training meets the damaged photo too, warns of it and draws another; the figures of merit here are elsewhere.
@@ -43,12 +46,16 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         return TrainConfig(**{**settings, "batch_size": 2, "data": adaptation.replace(data, crop=48)})  # type: ignore[arg-type]
 
     monkeypatch.setattr(adaptation, "TrainConfig", small)
+    monkeypatch.setattr(adaptation, "GateConfig", lambda **settings: GateConfig(crops=2, side=64, every=2, **settings))
+    matched = Match(Recipe((0, 0), (9, 9), (1, 1), (0.2, 0.2)), dry=0.0, explained={}, estimates={})
+    monkeypatch.setattr(adaptation, "match_photos", lambda *_, **__: matched)
+    monkeypatch.setattr(adaptation, "rain_cover", lambda *_: 0.1)
     monkeypatch.setattr(adaptation, "load_config", lambda _, path: sstl.config.load_config(TrainConfig, path))
 
 
 def test_adapt_writes_everything_and_goes_on_without_the_damaged_photo(photos, tmp_path):
     run = tmp_path / "run"
-    result = adapt(photos, run, SOURCE, steps=3)
+    result = adapt(photos, run, SOURCE, steps=3, gate=False)
     assert {p.name for p in run.iterdir()} >= {"weights.safetensors", "log.jsonl", "config.yaml", "report.html"}
     assert result.weights == run / "weights.safetensors"
     assert [p.name for p in result.failures] == ["short.png"]
@@ -133,14 +140,92 @@ def test_verdict_tells_gain_harm_and_collapse():
         "clean_psnr": {"before": 45.0, "after": 44.0},
         "truth_psnr": {"before": 24.0, "after": 26.5},
     }
-    assert verdict(figures) == (
-        "Against the truth, adaptation gained 2.50 dB on test images. 25% more light is removed from your photos than "
-        "before. Rain-free photographs are left as they are (44.0 dB against their input)."
+    outcome = Outcome(40, 0.1, True, 1.25, 0.3, 0.1, 150, 1.0)
+    assert verdict(figures, outcome) == (
+        "Against the truth, adaptation gained 2.50 dB on test images. Adapted: your photos gain +1.2 ± 0.3 dB "
+        "(predicted without truth; the network of step 150 is kept). 25% more light is removed from your photos than before. "
+        "Rain-free photographs are left as they are (44.0 dB against their input)."
     )
-    assert "LOST 1.00 dB" in verdict({**figures, "truth_psnr": {"before": 24.0, "after": 23.0}})
-    assert "collapsed" in verdict({**figures, "removed": {"before": 2.0, "after": 0.5}})
-    assert "About as much" in verdict({**figures, "removed": {"before": 2.0, "after": 2.01}})
-    assert "texture" in verdict({**figures, "clean_psnr": {"before": 45.0, "after": 30.0}})
+    assert "LOST 1.00 dB" in verdict({**figures, "truth_psnr": {"before": 24.0, "after": 23.0}}, outcome)
+    assert "collapsed" in verdict({**figures, "removed": {"before": 2.0, "after": 0.5}}, outcome)
+    assert "About as much" in verdict({**figures, "removed": {"before": 2.0, "after": 2.01}}, outcome)
+    assert "texture" in verdict({**figures, "clean_psnr": {"before": 45.0, "after": 30.0}}, outcome)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (
+            Outcome(40, 0.001),
+            "Nothing to adapt to: rain is found in 0.1% of your photos' pixels. The start is returned.",
+        ),
+        (Outcome(40, 0.1, False, 0.1, 0.2, 0.0, 50, 1.0), "No gain beyond its own uncertainty (+0.1 ± 0.2 dB"),
+        (Outcome(40, 0.1, False), "No network was found that neither forgets nor harms"),
+        (Outcome(5, 0.1, True, 1.0, 0.2, 0.0, 50, 1.0), "With 5 photos the result depends on which they are"),
+        (Outcome(40), "Nobody judged"),
+    ],
+)
+def test_verdict_says_what_the_gate_said(outcome, said):
+    figures = {"removed": {"before": 2.0, "after": 2.5}, "clean_psnr": {"before": 45.0, "after": 44.0}}
+    assert said in verdict(figures, outcome)
+
+
+def told(monkeypatch, gain: float) -> None:
+    monkeypatch.setattr(Trust, "judge", lambda *_: Judgement(gain, 0.1, 0.0, 50.0, 50.0, {}))
+
+
+def same(one: Path | str, other: Path | str) -> bool:
+    states = [sstl.load(weights).network.state_dict() for weights in (one, other)]
+    return all(states[0][key].equal(states[1][key]) for key in states[0])
+
+
+def test_a_gain_that_is_judged_is_kept_and_shown(photos, tmp_path, monkeypatch):
+    told(monkeypatch, 1.0)
+    result = adapt(photos, tmp_path / "run", SOURCE, steps=4)
+    assert (result.outcome.accepted, result.outcome.gain) == (True, 1.0)
+    assert not same(SOURCE, result.weights)
+    assert [line["trust"]["step"] for line in read_log(tmp_path / "run" / "log.jsonl") if "trust" in line] == [2, 4]
+    page = (tmp_path / "run" / "report.html").read_text()
+    for part in (
+        "+1.0 ± 0.1 dB",
+        "Worst cases",
+        "How to undo it",
+        "rain map",
+        "doubt",
+        "Predicted gain over the start",
+    ):
+        assert part in page
+    assert (tmp_path / "run" / "rain.yaml").is_file()
+
+
+def test_without_a_gain_the_start_is_returned(photos, tmp_path, monkeypatch):
+    told(monkeypatch, -1.0)
+    result = adapt(photos, tmp_path / "run", SOURCE, steps=2)
+    assert result.outcome.accepted is False
+    assert same(SOURCE, result.weights)
+    assert "The start is returned" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_dry_photos_are_left_alone(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(adaptation, "rain_cover", lambda *_: 0.001)
+    monkeypatch.setattr(adaptation, "train", None)  # is not called
+    result = adapt(photos, tmp_path / "run", SOURCE)
+    assert result.outcome.dry
+    assert same(SOURCE, result.weights)
+    assert "Nothing to adapt to" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(ConfigError, match="--overwrite"):
+        adapt(photos, tmp_path / "run", SOURCE)
+    adapt(photos, tmp_path / "run", SOURCE, overwrite=True)
+
+
+def test_rain_covers_rainy_photos_and_not_clear_ones(tmp_path):
+    image = torch.from_numpy(data.chelsea()[:256, :256].copy()).permute(2, 0, 1)[None].float() / 255
+    rainy = render(image, "heavy", 1, [0]).rainy
+    for name, pixels in (("clear", image), ("rainy", rainy)):
+        (tmp_path / name).mkdir()
+        Image.fromarray((pixels[0].permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / name / "a.png")
+    clear, wet = (rain_cover("joint-small", tmp_path / name, 0) for name in ("clear", "rainy"))
+    assert clear < adaptation.DRY < wet
 
 
 def test_shown_photos_are_spread_over_the_folder():

@@ -594,3 +594,51 @@ def test_rain_again_alone_has_nothing_to_hold_on_to(adapted, domain):
     alone, both = adapted("test_time", supervised=0.0), adapted("test_time")
     assert removed(alone, domain.test) < removed(both, domain.test) - 0.1
     assert removed(alone, domain.source) < 0.5 < removed(both, domain.source)
+
+
+# Best so far
+
+
+def test_best_so_far_neither_stops_removing_nor_flattens(adapted, start, domain):
+    network = adapted("best_so_far")
+    assert removed(network, domain.test) > removed(start, domain.test) - 0.05
+    assert removed(network, domain.source) > removed(start, domain.source) - 0.1
+    assert contrast_kept(network, domain.clean) > 0.9
+
+
+def test_the_first_photos_are_kept_with_the_starts_restorations(start, batch):
+    method = create_method("best_so_far", copy.deepcopy(start), kept=6)
+    for step in (1, 2):
+        method(*batch)
+        method.after_step(step)
+    assert torch.equal(method.photos, torch.cat([batch[1].rainy, batch[1].rainy[:2]]))
+    with torch.no_grad():
+        torch.testing.assert_close(method.best[:4], method.teacher(batch[1].rainy).background.clamp(0, 1))
+    assert len(method.judged) == 6
+
+
+@pytest.mark.parametrize(("judged", "replaced"), [(-1e9, True), (1e9, False)])
+def test_only_a_better_restoration_takes_the_place_of_a_kept_one(start, batch, judged, replaced):
+    method = create_method("best_so_far", copy.deepcopy(start), kept=4)
+    for step in (1, 2):
+        method(*batch)
+        if step == 2:
+            method.best.fill_(0.5)
+            method.judged.fill_(judged)
+        method.after_step(step)
+    assert (bool((method.best == 0.5).all())) != replaced
+    assert (bool((method.judged == judged).all())) != replaced
+
+
+def test_a_store_is_read_from_a_checkpoint_whatever_its_size(start, batch):
+    method = create_method("best_so_far", copy.deepcopy(start))
+    method(*batch)
+    method.after_step(1)
+    fresh = create_method("best_so_far", copy.deepcopy(start))
+    fresh.load_state_dict(method.state_dict())
+    assert differing(state(method), state(fresh)) == []
+
+
+def test_a_store_of_nothing_is_refused(start):
+    with pytest.raises(SstlError, match="'kept' is 0"):
+        create_method("best_so_far", start, kept=0)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image as PillowImage
+from PIL import ImageFilter
 
 from sstl.config import from_tree
 from sstl.data import SourceConfig, open_images, open_pairs
@@ -27,11 +28,12 @@ MANIFEST = "manifest.csv"
 RESERVED = Path(__file__).with_name("reserved.yaml")
 PHOTOS, TESTS, SIDE = 64, 24, 256
 SEED = 20
+BLUR = 1.5  # pixels
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Folders of a domain: ``photos`` and their ``truth``, ``test/rainy`` and ``test/clean`` below ``root``."""
+    """Folders of a domain: ``photos``, their ``truth``, it blurred (``smooth``), ``test/rainy`` and ``test/clean``."""
 
     name: str
     root: Path
@@ -65,6 +67,9 @@ def build(folder: Path) -> list[Domain]:
         _write(
             tests, recipes, streaks, SEED + 100 + number, domain.root / "test" / "rainy", domain.root / "test" / "clean"
         )
+        (domain.root / "smooth").mkdir(exist_ok=True)
+        for path in (domain.root / "truth").iterdir():
+            PillowImage.open(path).filter(ImageFilter.GaussianBlur(BLUR)).save(domain.root / "smooth" / path.name)
         (domain.root / "done").touch()
     return domains
 

@@ -25,15 +25,17 @@ from sstl.config import to_tree
 from sstl.data import PairSource, SourceConfig, open_images, open_pairs
 from sstl.data.matching import match_photos, recipe_yaml
 from sstl.data.stream import PairedPart
-from sstl.engine import DataConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, train
+from sstl.engine import DataConfig, GateConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, train
+from sstl.methods.trust import CALIBRATION
 from sstl.metrics import matlab_luma, psnr
+from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
 CELLS = Path(__file__).resolve().parent / "cells"
-STEPS, SNAPSHOTS, SEED = 150, 50, 3
+STEPS, SNAPSHOTS, SEED = 200, 50, 3
 IMAGES = 12  # development pairs and clean photographs on which forgetting and harm are measured
 CAP = 60.0  # dB that an untouched photograph counts
 
@@ -43,34 +45,49 @@ class Trial:
     """A way to adapt: a method with options, and the rain that its supervised branch sees beside the anchor's.
 
     Attributes:
-        rain: "" (the anchor's alone), "any" (the wide prior), "matched" (fitted to the photos) or "truth" (the oracle).
+        rain: "" (the anchor's alone), "any" (the wide prior), "matched" (fitted to the photos), "truth" (the oracle),
+            or what is wrong on purpose, so that the label-free score has something to find: "photos" (the photos are
+            taken for their own truth: remove nothing) and "smooth" (their truth, blurred).
         options: of the method.
         everywhere: run it on all sources, not on joint alone.
+        gate: judge without truth and choose, as ``sstl adapt`` does.
     """
 
     method: str = "supervised"
     rain: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
+    gate: bool = False
 
 
 TRIALS = {
     "control": Trial(everywhere=True),
     "oracle": Trial(rain="truth", everywhere=True),
-    "any": Trial(rain="any", everywhere=True),
-    "matched": Trial(rain="matched", everywhere=True),
-    "sirr": Trial("sirr"),
-    "sirr_released": Trial("sirr_released"),
-    "mean_teacher": Trial("mean_teacher"),
+    "default": Trial("default", gate=True, everywhere=True),
     "streak_transfer": Trial("streak_transfer"),
+    "collapsed": Trial(rain="photos"),
+    "smoothed": Trial(rain="smooth"),
+    "mean_teacher": Trial("mean_teacher"),
+    "sirr": Trial("sirr", everywhere=True),
+    "matched": Trial(rain="matched"),
+    "any": Trial(rain="any"),
+    "best_so_far": Trial("best_so_far"),
+    "sirr_released": Trial("sirr_released"),
+    "syn2real": Trial("syn2real"),
+    "adabn": Trial("adabn", everywhere=True),
+    "entropy": Trial("entropy"),
+    "consistency": Trial("consistency"),
+    "without_dry": Trial("default", {"dry": 0.0}, gate=True),
+    "without_veil": Trial("default", {"veil": False}, gate=True),
+    "without_rehearsal": Trial("default", {"supervised": 1.0}, gate=True),
 }
 
 
 def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
     """Return the training of a cell: the same steps, crops and learning rate for all."""
     parts = anchor(0.4 if trial.rain else 1.0)
-    if trial.rain == "truth":
-        parts += (PairedPart(str(domain.root), rainy="photos", clean="truth", weight=0.6),)
+    if trial.rain in ("truth", "photos", "smooth"):
+        parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=0.6),)
     elif trial.rain:
         recipe = str(matched(domain)) if trial.rain == "matched" else trial.rain
         parts += (PairedPart("manifest.csv", split="train", recipe=recipe, weight=0.6),)
@@ -83,6 +100,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=8,
         ema_decay=0.97,
+        gate=GateConfig(rain=str(matched(domain))) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
@@ -134,6 +152,8 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
 def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     """Return a hash of a training, of the recipes that it names and of the weights that it starts from."""
     recipes = [to_tree(load_recipe(part.recipe)) for part in config.data.paired if part.recipe]
+    if config.gate is not None:
+        recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8")))
     tree = [to_tree(config), recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]
     text = json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), "")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -156,7 +176,7 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     cell = {
         "domain": domain.name, "source": source.network, "trial": name, "config": digest, "seed": SEED,
         "steps": STEPS, "minutes": round(minutes, 2), "processor_minutes": round(processor, 2),
-        **all_scores(weights, domain),
+        **all_scores(weights, domain), "trust": load_weights(weights).info.get("trust"),
         "snapshots": {path.stem: float(np.mean(scores(load(path), tests))) for path in snapshots[:-1]},
         "environment": environment(),
     }  # fmt: skip

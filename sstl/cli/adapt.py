@@ -20,12 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=300, help="optimiser steps (default: %(default)s)")
     length.add_argument("--minutes", type=float, help="train for about so many minutes instead")
-    parser.add_argument("--method", default="mean_teacher", help="see 'sstl methods' (default: %(default)s)")
+    parser.add_argument("--method", default="default", help="see 'sstl methods' (default: %(default)s)")
     parser.add_argument(
         "--options", metavar="KEY=VALUE", nargs="+", default=(), help="options of the method, for example tv=1.0e-3"
     )
     parser.add_argument(
         "--clean", metavar="DIR", default="bundled", help="clean photographs to rain on (default: scikit-image's)"
+    )
+    parser.add_argument(
+        "--no-gate",
+        action="store_true",
+        help="write the last weights, judged or not; else the best judged ones, or the start if none is better",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -51,18 +56,21 @@ def run(args: argparse.Namespace) -> int:
         args.method,
         args.steps,
         args.minutes,
+        gate=not args.no_gate,
         clean=args.clean,
         options=with_overrides({}, args.options),
         seed=args.seed,
         resume=args.resume,
         overwrite=args.overwrite,
     )
-    print(verdict(result.figures))
+    print(verdict(result.figures, result.outcome))
     print(f"weights  {result.weights}")
     print(f"report   {result.report}")
     print(f"next: open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
     if args.json:
-        write_json(args.json, {"figures": result.figures, "environment": environment()})
+        write_json(
+            args.json, {"outcome": vars(result.outcome), "figures": result.figures, "environment": environment()}
+        )
     for path, reason in result.failures.items():
         print(f"sstl: error: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
     return 1 if result.failures else 0

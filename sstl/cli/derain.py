@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sstl.restore import Job, Outcome, Restorer
     from sstl.restore.adapted import Adapted
 
-_LAYERS = ("background", "streak", "mask")
+_LAYERS = ("background", "streak", "mask", "doubt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LAYERS",
         type=_layers,
         default=("background",),
-        help="what to write, with commas: background (the restored photo), streak, mask (default: background)",
+        help="what to write, with commas: background (the restored photo), streak, mask, doubt (where mirrored views "
+        "disagree; takes four times as long) (default: background)",
     )
     parser.add_argument(
         "--tile",

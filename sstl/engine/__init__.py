@@ -2,6 +2,7 @@
 
 from sstl.engine.config import (
     DataConfig,
+    GateConfig,
     MethodConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -13,6 +14,7 @@ from sstl.engine.train import Interrupted, build_network, train
 
 __all__ = [
     "DataConfig",
+    "GateConfig",
     "Interrupted",
     "MethodConfig",
     "NetworkConfig",

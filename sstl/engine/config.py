@@ -107,6 +107,34 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """How an adaptation is judged without truth, and which network is kept; see ``sstl.engine.gate``.
+
+    Attributes:
+        every: steps between two judgements.
+        patience: judgements in a row without a better network after which training stops.
+        crops, side: how many crops of the photos (and of the pairs) to judge on, and their side in pixels.
+        rain: the recipe of the photos' rain, to render on clean images and judge on: the file that ``sstl match``
+            wrote, or, less sharp, the widest prior.
+        forgetting: loss of luma PSNR on the rehearsed pairs that is accepted, in dB.
+        least: predicted gain below which the start is kept, in dB, however sure.
+    """
+
+    every: int = 50
+    patience: int = 6
+    crops: int = 24
+    side: int = 192
+    rain: str = "any"
+    forgetting: float = 0.3
+    least: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse what judges nothing (ValueError)."""
+        if min(self.every, self.patience) < 1 or self.crops < 2 or self.side < 64:
+            raise ValueError("'every' and 'patience' must be at least 1, 'crops' 2, 'side' 64.")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything about a run.
 
@@ -114,6 +142,8 @@ class TrainConfig:
         output: the run's folder.
         optimizer: of the network; ``optimizers`` are those of a method's other parameters, by the name that the method
             gives them (a discriminator's, say); one that is not named there is optimised as the network is.
+        gate: judge the averaged weights without truth, keep the best, stop early; the final weights are the kept ones,
+            or the start's if none is better. Needs ``network.weights`` and ``data.unpaired``.
         steps: optimiser steps.
         batch_size: labelled (and again unlabelled) crops per optimiser step, over all processes and accumulations.
         accumulation: parts in which a batch is computed, to save memory.
@@ -131,6 +161,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
     validation: ValidationConfig | None = None
+    gate: GateConfig | None = None
     steps: int = 1000
     batch_size: int = 16
     accumulation: int = 1
@@ -156,5 +187,7 @@ class TrainConfig:
             raise ValueError(f"'batch_size' {self.batch_size} is not a multiple of 'accumulation' {self.accumulation}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"'ema_decay' is {self.ema_decay}; it must be in [0, 1).")
+        if self.gate is not None and not (self.network.weights and self.data.unpaired):
+            raise ValueError("'gate' compares with a start on photos; give 'network.weights' and 'data.unpaired'.")
         if not any(part.weight for part in self.data.paired):
             raise ValueError("'data.paired' is empty or weighs nothing; give at least one labelled part.")

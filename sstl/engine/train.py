@@ -24,9 +24,10 @@ from sstl.config import to_tree
 from sstl.data.stream import GlobalBatches, PairedStream, UnpairedStream, endless
 from sstl.engine.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
 from sstl.engine.config import NetworkConfig, TrainConfig
+from sstl.engine.gate import Gate
 from sstl.engine.loop import run_loop
 from sstl.engine.optimizers import create_groups
-from sstl.engine.records import RunLog, picture_grid
+from sstl.engine.records import RunLog, picture_grid, read_log
 from sstl.engine.validation import Validation
 from sstl.errors import ConfigError, SstlError, WeightsError
 from sstl.methods import Method, create_method
@@ -48,7 +49,8 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
 
     Writes into ``config.output``: ``config.yaml``, ``log.jsonl``, ``checkpoints/`` (full state, atomic),
     ``pictures/``, ``snapshots/``, ``best.safetensors`` (the averaged weights that validated best, if there is a
-    validation) and, at the end, ``weights.safetensors`` (the averaged weights).
+    validation), ``kept.safetensors`` (those that the gate judged best, if there is a gate) and, at the end,
+    ``weights.safetensors``: the averaged weights; with a gate, the kept ones, or the start's if they are no better.
 
     Args:
         config: the run.
@@ -75,6 +77,8 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     method = create_method(config.method.name, network, **config.method.options)
     if method.needs_unpaired and not config.data.unpaired:
         raise ConfigError(f"method '{config.method.name}' learns from unlabelled photos; give data.unpaired.")
+    # The start is what the gate compares with: it is built before anything is loaded into the network.
+    gate = Gate(config, network, accelerator.device) if config.gate and accelerator.is_main_process else None
     groups = create_groups(config, method, accelerator)
     optimizers = {name: group.optimizer for name, group in groups.items()}
     average = _average(config, network)
@@ -86,12 +90,14 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
     paired, unpaired = _streams(config, accelerator, method, progress.step)
     validation = Validation(config, accelerator.device) if config.validation else None
     log = RunLog(config.output, progress.step, accelerator.is_main_process, config.tensorboard)
+    if gate is not None:
+        gate.recall(read_log(config.output / "log.jsonl"))
     if accelerator.is_main_process:
         _clean(config.output, existing if overwrite and not resume else [])
         write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
     prepared = accelerator.prepare_model(method)
     kept: Network = average.module if average is not None else network
-    session = _Session(config, accelerator, progress, modules, optimizers, log, kept, validation)
+    session = _Session(config, accelerator, progress, modules, optimizers, log, kept, validation, gate)
     with session, _stop_on_signals() as stop:
         run_loop(
             config, accelerator, prepared, groups.values(), average, paired, unpaired, progress,
@@ -118,10 +124,11 @@ class _Session:
         log: RunLog,
         kept: Network,
         validation: Validation | None,
+        gate: Gate | None,
     ) -> None:
         self.config, self.accelerator, self.progress = config, accelerator, progress
         self.modules, self.optimizers, self.log, self.kept = modules, optimizers, log, kept
-        self.validation = validation
+        self.validation, self.gate = validation, gate
         self.main = accelerator.is_main_process
         self.bar = tqdm(
             total=config.steps, initial=progress.step, unit="step", disable=not self.main, smoothing=0.05, desc="train"
@@ -134,10 +141,16 @@ class _Session:
         self.log.close()
 
     def after_step(self, numbers: dict[str, float]) -> bool:
-        """Do what is due at this step; always True."""
-        step, config = self.progress.step, self.config
-        if not self.main:
+        """Do what is due at this step; return whether to go on."""
+        if self.main:
+            self._main_after_step(numbers)
+        if self.config.gate is None or self.progress.step % self.config.gate.every:
             return True
+        tired = torch.tensor(float(self.gate is not None and self.gate.tired), device=self.accelerator.device)
+        return not bool(self.accelerator.reduce(tired, "sum"))  # so that all processes stop together
+
+    def _main_after_step(self, numbers: dict[str, float]) -> None:
+        step, config = self.progress.step, self.config
         self.bar.update()
         if step % config.log_every == 0 or step == config.steps:
             self.log.write({"step": step, **numbers, **self._speed()})
@@ -149,9 +162,12 @@ class _Session:
             write_atomic(path, picture_grid(self.kept, self.validation.sample(), self.accelerator.device))
         if config.snapshot_every and step % config.snapshot_every == 0:
             save_weights(config.output / "snapshots" / f"step-{step:08d}.safetensors", self.kept, self._info())
+        if self.gate is not None and (step % self.gate.gate.every == 0 or step == config.steps):
+            judged = self.gate(step, self.kept)
+            self.log.write({"step": step, "trust": judged})
+            self.bar.set_postfix(gain=f"{judged['gain']:+.2f} dB", refresh=False)
         if step % config.checkpoint_every == 0:
             self.save()
-        return True
 
     def _speed(self) -> dict[str, float]:
         done = self.progress.seconds
@@ -186,8 +202,10 @@ class _Session:
         """Write the last checkpoint and the final weights."""
         self.save()
         path = self.config.output / "weights.safetensors"
-        if self.main:
+        if self.main and self.gate is None:
             save_weights(path, self.kept, self._info())
+        elif self.gate is not None:
+            self.gate.choose(path, self._info())
         self.accelerator.wait_for_everyone()
         return path
 

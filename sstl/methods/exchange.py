@@ -8,11 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sstl.ops.veil import LEAST_TRANSMISSION, dark_channel, estimate_airlight
 from sstl.rain import rain_map, streak_layer
-from sstl.types import PairedBatch
+from sstl.types import PairedBatch, Restoration
 
 FAINT = 4 / 255  # residuals below this are noise or texture rather than streaks
 STRONGEST = 8.0  # a streak is brightened by at most this factor, so that nothing found is not blown up into rain
+_AROUND = 31  # pixels; wider than the gaps of dense rain
+_GRID = 4  # a veil is smooth: its transmission is kept at so many places along each side of a crop
+
+
+def rain_found(photos: Tensor, restored: Restoration) -> Tensor:
+    """The streaks that were removed from photos, (B, 3, H, W) -> (B, 1, H, W), where the map, if any, says rain.
+
+    What was removed of every pixel far around is veil rather than streak, and is left out: laid over clean images
+    beside a veil, it would be removed twice, and found again.
+    """
+    removed = photos - restored.background
+    streak = found_streaks(removed if restored.mask is None else removed * (restored.mask > 0.5))
+    lowest = -F.max_pool2d(-streak, _AROUND, stride=1, padding=_AROUND // 2)
+    return streak - F.avg_pool2d(lowest, _AROUND, stride=1, padding=_AROUND // 2, count_include_pad=False)
 
 
 def found_streaks(residual: Tensor) -> Tensor:
@@ -28,7 +43,37 @@ def lay_over(clean: Tensor, streak: Tensor, brightness: tuple[float, float], key
     """Return clean images, (B, 3, H, W), under streaks, (B, 1, H, W), of a 98th percentile out of ``brightness``."""
     bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
     wanted = torch.empty(bright.shape).uniform_(*brightness).to(bright)
-    rainy = (clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1)
+    return as_pairs((clean + streak * (wanted / bright).clamp(max=STRONGEST)).clamp(0, 1), clean, key)
+
+
+def lay_veil(pairs: PairedBatch, photos: Tensor, share: Tensor) -> PairedBatch:
+    """Return pairs behind the veils of as many photos without streaks, (B, 3, H, W), by O' = t O + (1 - t) A.
+
+    The transmission is what the dark channel of the photo says (He et al., CVPR 2009), but only a ``share`` of
+    that channel is veil; see ``veil_share``.
+    """
+    airlight = estimate_airlight(photos)
+    dark = dark_channel(photos) / airlight.mean(dim=1, keepdim=True).clamp(min=1e-3)
+    haze = F.interpolate(
+        F.adaptive_avg_pool2d(dark, _GRID), pairs.rainy.shape[-2:], mode="bilinear", align_corners=False
+    )
+    transmission = (1 - share * haze).clamp(LEAST_TRANSMISSION, 1)
+    return as_pairs(transmission * pairs.rainy + (1 - transmission) * airlight, pairs.clean, pairs.key)
+
+
+def veil_share(photos: Tensor, clean: Tensor) -> Tensor:
+    """The share of photos' mean dark channel that clear photographs do not have, in [0, 1]; 0 for clear photos."""
+    return (1 - clean / photos.clamp(min=1e-3)).clamp(min=0)
+
+
+def left_dry(pairs: PairedBatch, share: float) -> PairedBatch:
+    """Return pairs of which a random ``share`` wears no rain: what is given is the truth."""
+    dry = (torch.rand(len(pairs.clean)) < share).to(pairs.clean.device).view(-1, 1, 1, 1)
+    return as_pairs(torch.where(dry, pairs.clean, pairs.rainy), pairs.clean, pairs.key)
+
+
+def as_pairs(rainy: Tensor, clean: Tensor, key: tuple[str, ...]) -> PairedBatch:
+    """Return rainy images and their clean ones with the streak layer and the map that follow from them."""
     layer = streak_layer(rainy, clean)
     return PairedBatch(rainy, clean, layer, rain_map(layer), key)
 

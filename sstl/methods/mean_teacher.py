@@ -140,13 +140,6 @@ class MeanTeacher(Taught):
         return lay_over(paired.clean, found_streaks(residual), self.brightness, paired.key)
 
     @torch.no_grad()
-    def strong_view(self, rainy: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the photo at another exposure and with noise, and ``background`` at that exposure."""
-        exposure = torch.empty(len(rainy), 1, 1, 1).uniform_(0.8, 1.2).to(rainy)
-        noise = 0.02 * torch.rand(len(rainy), 1, 1, 1).to(rainy) * torch.randn_like(rainy)
-        return (exposure * rainy + noise).clamp(0, 1), (exposure * background).clamp(0, 1)
-
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student, and the mixture if there is one."""
         super().after_step(step)

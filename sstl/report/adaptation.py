@@ -1,4 +1,4 @@
-"""Adaptation to unlabelled photos from start to page: check the photos, train, compare before and after, explain."""
+"""Adaptation to unlabelled photos from start to page: check the photos, train under a gate, compare, explain."""
 
 from __future__ import annotations
 
@@ -9,23 +9,41 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+import yaml
 from tqdm import tqdm
 
-from sstl.config import load_config
-from sstl.data import PairSource, SourceConfig
+from sstl.config import load_config, to_tree
+from sstl.data import PairSource, SourceConfig, open_images
 from sstl.data.images import list_images, read_rgb8
+from sstl.data.matching import SIDE, draw_crops, match_photos, recipe_yaml
 from sstl.data.stream import PairedPart
-from sstl.engine import DataConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, read_log, train
+from sstl.engine import (
+    DataConfig,
+    GateConfig,
+    MethodConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainConfig,
+    read_log,
+    train,
+)
 from sstl.errors import ConfigError, InputError
+from sstl.methods.exchange import rain_found
+from sstl.methods.trust import restore
+from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import DEFAULT, read_info
 from sstl.ops.files import write_atomic
 from sstl.report.adaptation_page import adaptation_page
-from sstl.report.findings import measure
+from sstl.report.findings import Outcome, measure
 from sstl.report.page import write_page
 from sstl.restore import load
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
+DRY = 0.02  # share of the pixels in which the start finds rain below which photos count as dry; 0.002 to 0.008 of clean
+LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
+RAIN = "rain.yaml"
 Failures = dict[Path, str]
 
 
@@ -37,12 +55,14 @@ class Adaptation:
         weights: the adapted weights.
         report: the page.
         figures: measure -> {"before": value, "after": value}; see ``sstl.report.findings.MEASURES``.
+        outcome: what the gate said.
         failures: photos that could not be read, and why.
     """
 
     weights: Path
     report: Path
     figures: dict[str, dict[str, float]]
+    outcome: Outcome
     failures: Failures
 
 
@@ -50,10 +70,11 @@ def adapt(
     photos: str | Path,
     output: str | Path,
     weights: str | Path = DEFAULT,
-    method: str = "mean_teacher",
+    method: str = "default",
     steps: int = 300,
     minutes: float | None = None,
     *,
+    gate: bool = True,
     clean: str | Path = "bundled",
     recipe: str = "mixed",
     options: Mapping[str, Any] | None = None,
@@ -65,8 +86,11 @@ def adapt(
 ) -> Adaptation:
     """Adapt weights to a folder of rainy photos without ground truth, and write a page about it.
 
-    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/`` and ``report.html`` into
-    ``output``. The supervised branch, which prevents forgetting, rains on clean photographs.
+    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/``, ``rain.yaml`` (the recipe of the
+    photos' rain) and ``report.html`` into ``output``. The supervised branch, which prevents forgetting, rains on clean
+    photographs. The gate judges the network every fifty steps without truth, and the best that neither forgets nor
+    harms clean photographs is kept; if none is better than the start by more than the judgement's own error, or if the
+    photos hold no rain that the start can see, the weights that are written are the start's, and the page says so.
 
     Args:
         photos: the folder of rainy photos.
@@ -75,6 +99,7 @@ def adapt(
         method: a method that uses unlabelled photos, or ``supervised`` as the control.
         steps: optimiser steps, if ``minutes`` is None.
         minutes: train for about so long: the pace is measured first and the number of steps follows from it.
+        gate: judge and choose; without, the last weights are written whatever they are.
         clean: a folder of clean photographs for the supervised branch; ``bundled`` is three of scikit-image's.
         recipe: the rain that is rendered on them.
         options: options of the method.
@@ -98,7 +123,7 @@ def adapt(
         data=DataConfig(
             paired=(_anchor(clean, recipe),),
             unpaired=(SourceConfig(str(photos.resolve())),),
-            crop=128,
+            crop=96,
             workers=0,
         ),
         # A short decay: the averaged weights must have left the start behind by the end of a few hundred steps.
@@ -111,12 +136,19 @@ def adapt(
         log_every=10,
         picture_every=0,
     )
-    if minutes is not None:
-        config = replace(config, steps=steps_for(minutes, config))
-    adapted = train(config, resume=resume, overwrite=overwrite)
+    found = rain_cover(weights, photos, seed) if gate else None
+    if found is not None and found < DRY:
+        adapted = _nothing_to_do(config, overwrite)
+    else:
+        if minutes is not None:
+            config = replace(config, steps=steps_for(minutes, config))
+        if gate:
+            config = replace(config, gate=GateConfig(rain=_matched(config, resume)))
+        adapted = train(config, resume=resume, overwrite=overwrite)
+    outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
-    write_atomic(output / FIGURES, json.dumps(figures, indent=1) + "\n")
-    return Adaptation(adapted, report_run(output), figures, failures)
+    write_atomic(output / FIGURES, json.dumps({"outcome": vars(outcome), "figures": figures}, indent=1) + "\n")
+    return Adaptation(adapted, report_run(output), figures, outcome, failures)
 
 
 def report_run(run: str | Path) -> Path:
@@ -129,10 +161,13 @@ def report_run(run: str | Path) -> Path:
     if not (run / FIGURES).is_file():
         raise ConfigError(f"{run} holds no {FIGURES}; give the folder of a finished 'sstl adapt'.")
     config = load_config(TrainConfig, run / "config.yaml")
-    figures = json.loads((run / FIGURES).read_text(encoding="utf-8"))
+    kept = json.loads((run / FIGURES).read_text(encoding="utf-8"))
+    figures, outcome = kept["figures"], Outcome(**kept["outcome"])
     usable, failures = check_photos(Path(config.data.unpaired[0].path))
     source, adapted = load(config.network.weights or DEFAULT), load(run / "weights.safetensors")
-    return write_page(run / "report.html", adaptation_page(config, run, usable, failures, figures, source, adapted))
+    return write_page(
+        run / "report.html", adaptation_page(config, run, usable, failures, figures, outcome, source, adapted)
+    )
 
 
 def check_photos(folder: Path) -> tuple[list[Path], Failures]:
@@ -159,6 +194,39 @@ def check_photos(folder: Path) -> tuple[list[Path], Failures]:
     if not usable:
         raise InputError(f"{folder}: none of its {len(photos)} photos can be read; the first: {failures[photos[0]]}")
     return usable, failures
+
+
+def rain_cover(weights: str | Path, photos: Path, seed: int) -> float:
+    """Return the share of the pixels in which weights find rain, the median over crops of photos, in [0, 1]."""
+    crops = draw_crops(open_images(SourceConfig(str(photos.resolve())), "rainy"), LOOKED_AT, SIDE, seed)
+    found = rain_found(crops, restore(load_weights(weights).network, crops))
+    return float((found > 0).float().mean(dim=(1, 2, 3)).median())
+
+
+def _matched(config: TrainConfig, resume: bool) -> str:
+    """The file with the recipe of the photos' rain, in the run's folder; matched unless a resumed run has it."""
+    path = config.output / RAIN
+    if not (resume and path.is_file()):
+        clean = replace(config.data.paired[0], recipe=None)
+        with torch.random.fork_rng([]):
+            match = match_photos(
+                open_images(config.data.unpaired[0], "rainy"),
+                open_images(clean, "clean", config.data.root),
+                seed=config.seed,
+                progress=True,
+            )
+        write_atomic(path, recipe_yaml(match.recipe, "The rain of the photos, as it was matched."))
+    return str(path.resolve())
+
+
+def _nothing_to_do(config: TrainConfig, overwrite: bool) -> Path:
+    """Write the run of an adaptation to dry photos: its configuration, and the start's weights as they are."""
+    weights = config.output / "weights.safetensors"
+    if weights.exists() and not overwrite:
+        raise ConfigError(f"{config.output} already holds a run; give --overwrite, or another output.")
+    start = load_weights(str(config.network.weights))
+    write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(replace(config, steps=1)), sort_keys=False))
+    return save_weights(weights, start.network, start.info)
 
 
 def steps_for(minutes: float, config: TrainConfig) -> int:

@@ -1,4 +1,4 @@
-"""The page of an adaptation: what its run folder holds, as pictures, figures and curves."""
+"""The page of an adaptation: verdict, what changed most, where to doubt it, what was forgotten, and how to undo it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from sstl.data.images import read_rgb8
+from sstl.data.files import Image
+from sstl.data.images import Photo, read_rgb8
 from sstl.engine import TrainConfig, read_log
-from sstl.report.findings import AFTER, BEFORE, MEASURES, Figures, spread, verdict
+from sstl.report.findings import AFTER, BEFORE, MEASURES, Figures, Outcome, spread, verdict
 from sstl.report.page import Comparison, Figure, Page, Table
-from sstl.report.plots import bars, histogram, training_curves
+from sstl.report.plots import bars, histogram, judgement_curve, training_curves
 from sstl.restore import Restorer
+
+_TINT = np.array([220, 40, 90], dtype=np.float32)  # of the rain map over the photo
 
 
 def adaptation_page(
@@ -24,33 +28,45 @@ def adaptation_page(
     photos: Sequence[Path],
     failures: Mapping[Path, str],
     figures: Figures,
+    outcome: Outcome,
     source: Restorer,
     adapted: Restorer,
 ) -> Page:
     """Return the page of the adaptation in the folder ``run``: ``photos`` were used, ``failures`` could not be read."""
     shown = spread(photos)
     started = time.perf_counter()
-    comparisons = [_comparison(photo, source, adapted) for photo in tqdm(shown, desc="draw page", unit="photo")]
-    seconds = (time.perf_counter() - started) / (2 * len(shown))
+    found = [_comparison(photo, source, adapted) for photo in tqdm(shown, desc="draw page", unit="photo")]
+    seconds = (time.perf_counter() - started) / (6 * len(shown))
+    found.sort(key=lambda entry: -entry[1])
+    comparisons = [comparison for comparison, _, _ in found]
     log = read_log(run / "log.jsonl")
     trained = max((line.get("seconds", 0) for line in log), default=0)
     weights = run / "weights.safetensors"
     folder = config.data.unpaired[0].path
+    start = str(config.network.weights)
     return Page(
         title=f"Adapted to {Path(folder).name}",
-        verdict=verdict(figures),
+        verdict=verdict(figures, outcome),
         facts={
             "Photos": f"{len(photos)}" + (f" ({len(failures)} more could not be read)" if failures else ""),
-            "Start": str(config.network.weights),
+            "Start": start,
             "Method": config.method.name,
-            "Training": f"{config.steps} steps, {trained / 60:.1f} minutes",
+            "Training": f"{_last_step(log)} steps, {trained / 60:.1f} minutes",
+            "Score": _score(outcome),
             "Restoring": f"{seconds:.2f} s per photo",
             "Seed": str(config.seed),
         },
         comparisons=comparisons,
-        tables=[_table(figures), *_failure_table(failures)],
+        tables=[
+            _table(figures),
+            *_judgement_table(outcome),
+            _doubtful(found),
+            _undo(start, weights, folder),
+            *_failure_table(failures),
+        ],
         figures=[
-            Figure("Training", training_curves(log), "One point per ten steps. The terms are explained in the docs."),
+            *_judgement_figure(log, outcome),
+            *_training_figure(log),
             *_truth_figure(figures),
             Figure(
                 "Light removed", _removed(comparisons), "Over the pixels of the photos shown above, in grey levels."
@@ -58,27 +74,91 @@ def adaptation_page(
         ],
         next_steps=[
             f"sstl derain {shlex.quote(folder)} -o derained --weights {shlex.quote(str(weights))}",
-            f"sstl adapt {shlex.quote(folder)} -o another-run --weights {shlex.quote(str(config.network.weights))} "
+            f"sstl derain {shlex.quote(folder)} -o as-before --weights {shlex.quote(start)}",
+            f"sstl adapt {shlex.quote(folder)} -o another-run --weights {shlex.quote(start)} "
             f"--steps {config.steps * 2}",
         ],
     )
 
 
-def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> Comparison:
+def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Comparison, float, float]:
+    """A photo before and after, how much the adaptation changed it, and how much doubt there is, in grey levels."""
     rainy = read_rgb8(photo)
-    layers = adapted.layers(rainy)
-    removed = np.clip(rainy.astype(int) - layers["background"], 0, 255).astype(np.uint8)
-    more = {"before adaptation": source.restore(rainy), "light removed": removed}
+    names = (*adapted.names, "doubt")
+    layers = {name: _rgb8(layer) for name, layer in adapted.restore_photo(Photo(rainy), names).items()}
+    before, after = source.restore(rainy), layers["background"]
+    changed = float(np.abs(after.astype(int) - before).mean())
+    doubt = float(layers["doubt"].mean()) / 8
+    more = {"before adaptation": before, "light removed": _difference(rainy, after), "doubt": layers["doubt"]}
     if "mask" in layers:
-        more["rain map"] = layers["mask"]
-    return Comparison(photo.name, rainy, layers["background"], layers=more, labels=("Photo", "Adapted"))
+        more["rain map"] = _tinted(rainy, layers["mask"])
+    note = f"Changed by {changed:.1f} grey levels by the adaptation; doubt {doubt:.1f}."
+    labels = ("Photo", "Adapted")
+    return Comparison(photo.name, rainy, after, note, layers=more, labels=labels), changed, doubt
+
+
+def _rgb8(photo: Photo) -> Image:
+    return np.ascontiguousarray(photo.pixels[..., :3])
+
+
+def _difference(rainy: Image, restored: Image) -> Image:
+    return np.clip(rainy.astype(int) - restored, 0, 255).astype(np.uint8)
+
+
+def _tinted(rainy: Image, mask: Image) -> Image:
+    """The photo in grey with the rain map in colour over it."""
+    share = mask[..., :1].astype(np.float32) / 255
+    grey = rainy.mean(axis=2, keepdims=True)
+    tinted: Image = ((1 - share) * grey + share * (0.4 * grey + 0.6 * _TINT)).round().astype(np.uint8)
+    return tinted
 
 
 def _removed(comparisons: Sequence[Comparison]) -> bytes:
-    before = [np.clip(c.before.astype(int) - c.layers["before adaptation"], 0, 255)[::4, ::4] for c in comparisons]
+    before = [_difference(c.before, c.layers["before adaptation"])[::4, ::4] for c in comparisons]
     after = [c.layers["light removed"][::4, ::4] for c in comparisons]
     flat = [np.concatenate([part.ravel() for part in parts]) for parts in (before, after)]
     return histogram(flat[0], flat[1], "Light removed per pixel and channel", "grey levels")
+
+
+def _last_step(log: Sequence[Mapping[str, float]]) -> int:
+    return int(max((line["step"] for line in log), default=0))
+
+
+def _score(outcome: Outcome) -> str:
+    if outcome.gain is None:
+        return "not judged" if outcome.accepted is None else "nothing admissible"
+    return f"{outcome.gain:+.2f} ± {outcome.error:.2f} dB, predicted"
+
+
+def _judgement_table(outcome: Outcome) -> list[Table]:
+    if outcome.gain is None:
+        return []
+    rows = [
+        ("predicted gain on your photos", f"{outcome.gain:+.2f} ± {outcome.error:.2f} dB"),
+        ("forgotten: rehearsed rain is restored worse by", f"{outcome.forgotten:+.2f} dB"),
+        ("judged best at step", str(outcome.step)),
+        ("share of the way from the start that was kept", f"{outcome.share:.0%}"),
+    ]
+    note = (
+        "Without ground truth: from rain that was found in your photos, and rain that was matched to it, laid over "
+        "clean images; see docs/methods.md. Less than the whole way is kept where the whole would forget too much."
+    )
+    return [Table("The judgement", ("", "value"), rows, note)]
+
+
+def _doubtful(found: Sequence[tuple[Comparison, float, float]]) -> Table:
+    worst = sorted(found, key=lambda entry: -entry[2])[:4]
+    rows = [(comparison.name, f"{changed:.1f}", f"{doubt:.1f}") for comparison, changed, doubt in worst]
+    note = "Where the restorations of a photo and its mirror images disagree most; look at these first."
+    return Table("Worst cases", ("photo", "changed, grey levels", "doubt, grey levels"), rows, note)
+
+
+def _undo(start: str, weights: Path, folder: str) -> Table:
+    rows = [
+        ("use the start again", f"sstl derain {shlex.quote(folder)} -o as-before --weights {shlex.quote(start)}"),
+        ("remove the adapted weights", f"rm -r {shlex.quote(str(weights.parent))}"),
+    ]
+    return Table("How to undo it", ("", "command"), rows, "Neither your photos nor the start's weights were changed.")
 
 
 def _table(figures: Figures) -> Table:
@@ -102,6 +182,20 @@ def _table(figures: Figures) -> Table:
 def _failure_table(failures: Mapping[Path, str]) -> list[Table]:
     rows = [(path.name, reason) for path, reason in failures.items()]
     return [Table("Photos that could not be read", ("photo", "reason"), rows)] if rows else []
+
+
+def _judgement_figure(log: Sequence[Mapping[str, Any]], outcome: Outcome) -> list[Figure]:
+    judged = [line["trust"] for line in log if isinstance(line.get("trust"), Mapping)]
+    if not judged:
+        return []
+    caption = "Predicted without truth, with its error; hollow where the network forgot or harmed too much to be kept."
+    return [Figure("Score", judgement_curve(judged, outcome.step if outcome.accepted else None), caption)]
+
+
+def _training_figure(log: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    if not log:
+        return []
+    return [Figure("Training", training_curves(log), "One point per ten steps. The terms are explained in the docs.")]
 
 
 def _truth_figure(figures: Figures) -> list[Figure]:

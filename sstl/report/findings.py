@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from sstl.data import PairSource, SourceConfig, open_images
 from sstl.data.files import Image
 from sstl.data.images import read_rgb8
+from sstl.networks.weights import read_info
 from sstl.report.evaluation import RenderedPairs, evaluate, evaluate_harm
 from sstl.restore import Restorer, load
 
 SHOWN = 12  # photos on the page and in the label-free figures
+FEW = 20  # photos; with fewer the result depends on which they happen to be
 BEFORE, AFTER = "before", "after"
 Figures = Mapping[str, Mapping[str, float]]
 """Measure -> {"before": value, "after": value}, for some also "input"."""
@@ -26,6 +30,44 @@ MEASURES = {
     "rain_psnr": "restoration of made-up rain on the same photographs, dB: what is not forgotten",
     "truth_psnr": "restoration of test images of the target domain against their truth, dB",
 }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an adaptation, as far as that can be said without truth.
+
+    Attributes:
+        photos: how many could be read.
+        cover: share of their pixels in which the start finds rain; None if nobody looked.
+        accepted: whether the weights differ from the start's; None without a gate, when they do whatever they are.
+        gain, error: predicted change of the luma PSNR on the photos, in dB, and the standard error of that prediction.
+        forgotten: loss of luma PSNR on rehearsed pairs, in dB.
+        step, share: of which step the weights are, and how much of the way from the start was kept.
+    """
+
+    photos: int
+    cover: float | None = None
+    accepted: bool | None = None
+    gain: float | None = None
+    error: float | None = None
+    forgotten: float | None = None
+    step: int | None = None
+    share: float | None = None
+
+    @classmethod
+    def of(cls, weights: Path, photos: int, cover: float | None) -> Self:
+        """Read what the gate wrote beside the weights."""
+        trust = read_info(weights)["info"].get("trust")
+        if trust is None:
+            return cls(photos, cover)
+        best = trust["best"] or {}
+        said = {name: best.get(name) for name in ("gain", "error", "forgotten", "step", "share")}
+        return cls(photos, cover, trust["accepted"], **said)
+
+    @property
+    def dry(self) -> bool:
+        """Whether the photos were taken for dry, so that nothing was trained."""
+        return self.cover is not None and self.accepted is None
 
 
 def measure(
@@ -49,34 +91,55 @@ def measure(
     return figures
 
 
-def verdict(figures: Figures) -> str:
-    """Say in a sentence or two what the figures mean, and warn of the two ways in which an adaptation fails."""
-    said = []
-    if "truth_psnr" in figures:
-        gain = figures["truth_psnr"][AFTER] - figures["truth_psnr"][BEFORE]
-        said.append(
-            f"Against the truth, adaptation {'gained' if gain >= 0 else 'LOST'} {abs(gain):.2f} dB on test images."
+def verdict(figures: Figures, outcome: Outcome) -> str:
+    """Say in a few sentences what came out, and warn of the ways in which an adaptation fails."""
+    said = [*_of_truth(figures), _of_gate(outcome)]
+    if outcome.photos < FEW:
+        said.append(f"With {outcome.photos} photos the result depends on which they are; {FEW} or more are better.")
+    if outcome.accepted is not False and not outcome.dry:
+        said += [_of_removal(figures), _of_harm(figures)]
+    return " ".join(said)
+
+
+def _of_truth(figures: Figures) -> list[str]:
+    if "truth_psnr" not in figures:
+        return []
+    gain = figures["truth_psnr"][AFTER] - figures["truth_psnr"][BEFORE]
+    return [f"Against the truth, adaptation {'gained' if gain >= 0 else 'LOST'} {abs(gain):.2f} dB on test images."]
+
+
+def _of_gate(outcome: Outcome) -> str:
+    if outcome.dry:
+        return (
+            f"Nothing to adapt to: rain is found in {outcome.cover:.1%} of your photos' pixels. The start is returned."
         )
+    if outcome.accepted is None:
+        return "Nobody judged: the last weights are kept, whatever they are."
+    if outcome.gain is None:
+        return "No network was found that neither forgets nor harms clear photographs. The start is returned."
+    told = f"{outcome.gain:+.1f} ± {outcome.error:.1f} dB"
+    if not outcome.accepted:
+        return f"No gain beyond its own uncertainty ({told}, predicted without truth). The start is returned."
+    return f"Adapted: your photos gain {told} (predicted without truth; the network of step {outcome.step} is kept)."
+
+
+def _of_removal(figures: Figures) -> str:
     ratio = figures["removed"][AFTER] / max(figures["removed"][BEFORE], 1e-6)
     if ratio < 0.5:
-        said.append(
-            "Warning: less than half as much is removed from your photos as before; the weights may have collapsed."
-        )
-    elif abs(ratio - 1) < 0.05:
-        said.append("About as much light is removed from your photos as before.")
-    else:
-        said.append(
-            f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'} light is removed from your photos than before."
-        )
+        return "Warning: less than half as much is removed from your photos as before; the weights may have collapsed."
+    if abs(ratio - 1) < 0.05:
+        return "About as much light is removed from your photos as before."
+    return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'} light is removed from your photos than before."
+
+
+def _of_harm(figures: Figures) -> str:
     harm = figures["clean_psnr"]
     if harm[AFTER] < min(34.0, harm[BEFORE] - 1):
-        said.append(
+        return (
             f"Warning: rain-free photographs suffer ({harm[AFTER]:.1f} dB, before {harm[BEFORE]:.1f}): texture may be "
             "taken for rain. Use fewer steps or more clean photographs (--clean)."
         )
-    else:
-        said.append(f"Rain-free photographs are left as they are ({harm[AFTER]:.1f} dB against their input).")
-    return " ".join(said)
+    return f"Rain-free photographs are left as they are ({harm[AFTER]:.1f} dB against their input)."
 
 
 def spread(photos: Sequence[Path], count: int = SHOWN) -> list[Path]:

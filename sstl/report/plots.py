@@ -95,6 +95,31 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> bytes:
         return _svg(figure)
 
 
+def judgement_curve(judged: Sequence[Mapping[str, Any]], kept: int | None) -> bytes:
+    """Draw the predicted gain of each judged step with its error as SVG.
+
+    Args:
+        judged: what the gate wrote: ``step``, ``gain`` and ``error`` in dB, and whether it was ``admissible``.
+        kept: the step whose network was kept, or None if the start was.
+    """
+    steps, gains, errors = (
+        np.array([entry[key] for entry in judged], dtype=float) for key in ("step", "gain", "error")
+    )
+    fine = np.array([bool(entry["admissible"]) for entry in judged])
+    with _style():
+        figure, (axis,) = _figure(columns=1, panels=1)
+        axis.axhline(0, color=_FAINT, linestyle="--", label="start")
+        axis.errorbar(steps, gains, errors, color=_AFTER, linewidth=1, capsize=2)
+        axis.plot(steps[fine], gains[fine], "o", color=_AFTER, label="admissible")
+        if not fine.all():
+            axis.plot(steps[~fine], gains[~fine], "o", markerfacecolor="white", color=_AFTER, label="forgets or harms")
+        if kept is not None:
+            axis.plot([kept], gains[steps == kept][:1], "*", color=_BEFORE, markersize=14, label="kept")
+        axis.set(title="Predicted gain over the start", xlabel="step", ylabel="dB")
+        axis.legend()
+        return _svg(figure)
+
+
 def compared_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes | None:
     """Draw the logs of several runs over one another: a panel for each term that two or more of them hold.
 

@@ -97,7 +97,7 @@ def _read(folder: Path, name: str) -> Run:
         tree = read_tree(config)
         if not isinstance(tree, dict):
             raise ConfigError(f"{config} is no configuration of a run; give the folder of a training.")
-        figures = _checked(folder / FIGURES, dict) if (folder / FIGURES).is_file() else {}
+        figures = _checked(folder / FIGURES, lambda tree: tree["figures"]) if (folder / FIGURES).is_file() else {}
         settings = flatten({key: value for key, value in tree.items() if key != "output"})
         return Run(name, folder, settings, read_log(folder / "log.jsonl"), figures)
     if scores.is_file():

@@ -25,7 +25,7 @@ from sstl.restore.tiles import blended_bands
 from sstl.types import Restoration
 
 Kind = TypeVar("Kind", Image.Image, Array, Tensor)
-Layer = Literal["background", "streak", "mask"]
+Layer = Literal["background", "streak", "mask", "doubt"]
 
 _PEAK = {torch.uint8: 255, torch.uint16: 65535}
 
@@ -36,6 +36,8 @@ _TILE = 1088  # squared just below _WHOLE
 # answers differently, and on real photos that fades within about 80 pixels.
 _OVERLAP = 192
 _SMALLEST_TILE = 64
+_FLIPS = ((), (-1,), (-2,), (-2, -1))  # the views whose restorations are compared
+_DOUBT = 8  # times the deviation, so that it can be seen
 _SLACK = 1e-3  # by which resizing and colour conversion overshoot
 
 
@@ -137,6 +139,9 @@ class Restorer:
         ``background`` is the restored image, ``streak`` the intensity S of the streaks, and ``mask`` the probability R
         of rain, one channel ((H, W) as an array); S * R is what the imaging model subtracts. A network that does not
         detect gives no mask, and max(O - background, 0) for the streaks.
+
+        ``restore_photo`` also knows ``doubt``, one channel: eight times the standard deviation of the restorations of
+        the image and its mirror images, which the network ought to treat alike, averaged over the channels.
         """
         return self._by_kind(image, self.names)
 
@@ -179,6 +184,9 @@ class Restorer:
         _check(image)
         if "mask" in names and "mask" not in self.names:
             raise SstlError(f"network '{self.network.name}' gives no mask; leave it out.")
+        if "doubt" in names:
+            others = tuple(name for name in names if name != "doubt")
+            return {**(self._run(image, others) if others else {}), "doubt": self._doubt(image)}
         peak = scale_of(image)
         depths = [1 if name == "mask" else channels for name in names]
         result = torch.empty(sum(depths), height, width, dtype=image.dtype, device=image.device)
@@ -199,6 +207,13 @@ class Restorer:
             values = band.clamp(0, 1) * peak
             result[:, top : top + band.size(1)] = values.round() if peak > 1 else values
         return dict(zip(names, torch.split(result, depths), strict=True))
+
+    def _doubt(self, image: Tensor) -> Tensor:
+        """(C, H, W) -> (1, H, W) of its dtype; see ``layers``."""
+        views = [self._run(image.flip(flip), ("background",))["background"].flip(flip) for flip in _FLIPS]
+        deviation = torch.stack([view.to(torch.float32) for view in views]).std(dim=0, correction=0)
+        doubt = (_DOUBT * deviation.mean(dim=0, keepdim=True)).clamp(max=scale_of(image))
+        return (doubt if image.is_floating_point() else doubt.round()).to(image.dtype)
 
     def _forward(self, rainy: Tensor) -> Restoration:
         return self._compute(self.network, rainy)  # type: ignore[no-any-return]

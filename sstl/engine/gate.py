@@ -1,0 +1,114 @@
+"""The gate of an adaptation: judges it every so many steps without truth, and keeps the best harmless network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sstl.data.stream import PairedStream, UnpairedStream
+from sstl.engine.config import TrainConfig
+from sstl.methods.trust import Judgement, Trust, make_exam
+from sstl.networks import Network, load_weights, save_weights
+from sstl.ops.precision import resolve_precision
+
+_SEED = 7_919  # the gate's crops are not those of the first training steps
+_STEPS_BACK = (1.0, 0.75, 0.5, 0.25)  # shares of the way from the start that are tried, from the whole way down
+KEPT = "kept.safetensors"
+
+
+class Gate:
+    """Judges the averaged weights of a run; what it says stands in the run's log under ``trust``.
+
+    A network is *admissible* if it forgets no more than ``config.gate.forgetting`` on rehearsed pairs and leaves clean
+    photographs as they are; one that is not is taken back towards the start (weights are interpolated, WiSE-FT, CVPR
+    2022) until it is. The admissible network of the largest predicted gain is kept in ``kept.safetensors``. It is
+    *accepted* at the end if that gain exceeds the error of the prediction.
+
+    Args:
+        config: the run; its start is what ``config.network.weights`` names.
+        network: holds the start's weights; not changed.
+    """
+
+    def __init__(self, config: TrainConfig, network: Network, device: torch.device) -> None:
+        assert config.gate is not None
+        self.config, self.gate, self.device = config, config.gate, device
+        self.dtype = resolve_precision(config.precision, device)
+        self.start = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        data, count, side = config.data, self.gate.crops, self.gate.side
+        photos = UnpairedStream(data.unpaired, side, config.seed + _SEED, data.root, 0)[range(count)]
+        rehearsed = PairedStream(data.paired, side, config.seed + _SEED, data.root, 0)[range(count)]
+        with self._arithmetic():
+            exam = make_exam(
+                network.to(device), photos.rainy.to(device), rehearsed.to(device), self.gate.rain, config.seed
+            )
+            self.trust = Trust(network, exam)
+        self.best: dict[str, Any] | None = None
+        self.waited = 0
+
+    def recall(self, log: list[dict[str, Any]]) -> None:
+        """Take up what a resumed run has judged."""
+        for line in log:
+            if "trust" in line:
+                self._remember(line["trust"])
+
+    def __call__(self, step: int, network: Network) -> dict[str, Any]:
+        """Judge a network, keep it if it is the best so far, and return what goes into the log."""
+        training = network.training
+        now = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        for share in _STEPS_BACK:
+            network.load_state_dict(self._between(now, share))
+            with self._arithmetic():
+                judgement = self.trust.judge(network)
+            if self.admissible(judgement):
+                break
+        entry = {"step": step, "share": share, "admissible": self.admissible(judgement), **asdict(judgement)}
+        if self._remember(entry):
+            save_weights(self.config.output / KEPT, network, {"step": step, "share": share})
+        network.load_state_dict(now)
+        network.train(training)
+        return entry
+
+    def admissible(self, judgement: Judgement) -> bool:
+        """Whether a network forgets and harms as little as it must."""
+        return judgement.forgotten <= self.gate.forgetting and judgement.harmless
+
+    @property
+    def tired(self) -> bool:
+        """Whether the last ``patience`` judgements brought nothing better."""
+        return self.waited >= self.gate.patience
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the kept network is better than the start by more than the error of that statement."""
+        return self.best is not None and bool(self.best["gain"] > max(self.best["error"], self.gate.least))
+
+    def choose(self, path: Path, info: dict[str, Any]) -> Path:
+        """Write the kept weights if they are accepted, else the start's, with ``info`` and the judgement."""
+        trust = {"accepted": self.accepted, "best": self.best}
+        if self.accepted:
+            network = load_weights(self.config.output / KEPT).network
+        else:
+            assert self.config.network.weights is not None
+            network = load_weights(self.config.network.weights).network
+        return save_weights(path, network, {**info, "trust": trust})
+
+    def _remember(self, entry: dict[str, Any]) -> bool:
+        """Note a judgement; return whether its network is the best so far."""
+        better = entry["admissible"] and entry["gain"] > (self.best["gain"] if self.best else -math.inf)
+        self.best = entry if better else self.best
+        self.waited = 0 if better else self.waited + 1
+        return bool(better)
+
+    def _between(self, now: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+        """The start's weights, moved by a share of the way to ``now``."""
+        return {
+            name: torch.lerp(self.start[name].to(t), t, share) if t.is_floating_point() else t
+            for name, t in now.items()
+        }
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)

@@ -1,0 +1,22 @@
+"""The default of ``sstl adapt``: streak transfer that leaves clear photographs as they are and rehearses more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sstl.methods.base import METHODS
+from sstl.methods.streak_transfer import StreakTransfer
+from sstl.networks import Network
+
+
+@METHODS.register("default")
+class Default(StreakTransfer):
+    """``streak_transfer`` with some of the pairs left dry and more weight on the supervised branch.
+
+    The combination that won ``experiments/shift`` on the domains that it was developed on; see ``StreakTransfer``.
+    """
+
+    name = "default"
+
+    def __init__(self, network: Network, supervised: float = 1.5, dry: float = 0.4, **options: Any) -> None:
+        super().__init__(network, supervised=supervised, dry=dry, **options)

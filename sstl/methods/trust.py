@@ -1,0 +1,241 @@
+"""Trust: how much better or worse a network is than its start on photos without truth, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sstl.errors import SstlError
+from sstl.methods.exchange import as_pairs, lay_over, lay_veil, moved, rain_found, veil_share
+from sstl.metrics import leakage, leftover
+from sstl.networks import Network
+from sstl.ops.veil import dark_channel
+from sstl.rain import Recipe, load_recipe, render
+from sstl.types import PairedBatch, Restoration
+
+CALIBRATION = Path(__file__).with_name("trust.json")
+CLEAR = 45.0  # dB; a clean photograph that is changed no more than this looks as it did
+CAP = 60.0  # dB that an untouched image counts
+BRIGHTNESS = (0.1, 0.5)  # of the streaks in an exam, as in the methods that lay them
+AGAIN = (0.2, 0.3)  # of those that are laid over restored photos
+RESAMPLES = 200
+_BATCH = 8
+_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+
+Measures = dict[str, Tensor]
+"""Measure -> one value per crop, (N,)."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What networks are compared on; the same for all.
+
+    Attributes:
+        photos: crops of the rainy photos, (N, 3, S, S) in [0, 1].
+        rehearsed: pairs as the supervised branch meets them, N too; what must not be forgotten.
+        found: their clean images under the rain that the start found in the photos, behind the photos' veil.
+        rendered: the same clean images under the rain of a recipe.
+        streak: the streaks that were found, (N, 1, S, S).
+    """
+
+    photos: Tensor
+    rehearsed: PairedBatch
+    found: PairedBatch
+    rendered: PairedBatch
+    streak: Tensor
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of a network in comparison with the start, without any truth of the photos.
+
+    Attributes:
+        gain: predicted change of the luma PSNR on the photos, in dB.
+        error: standard error of ``gain``: of the crops that were looked at, and of the prediction.
+        forgotten: loss of luma PSNR on the rehearsed pairs, in dB; negative if they became better.
+        clean: luma PSNR of clean images against themselves, in dB; ``clean_before`` is the start's.
+        measures: mean of each measure over the crops.
+    """
+
+    gain: float
+    error: float
+    forgotten: float
+    clean: float
+    clean_before: float
+    measures: dict[str, float]
+
+    @property
+    def harmless(self) -> bool:
+        """Whether clean photographs stay as clear as they were, or clear enough."""
+        return self.clean >= min(CLEAR, self.clean_before - 0.1)
+
+
+def make_exam(start: Network, photos: Tensor, rehearsed: PairedBatch, recipe: Recipe | str, seed: int) -> Exam:
+    """Return the exam of photos: what the start finds in them decides, so that all later networks face the same.
+
+    Args:
+        start: the network before adaptation.
+        photos: (N, 3, S, S) in [0, 1], N at least 2.
+        rehearsed: N labelled pairs of the same size.
+        recipe: rain to render; best the one that was matched to the photos.
+        seed: of all choices; the global random state is left as it was.
+    """
+    if len(photos) < 2 or photos.shape != rehearsed.clean.shape:
+        raise SstlError(
+            f"an exam needs as many crops of photos as of pairs, of one size and at least 2, not {tuple(photos.shape)} "
+            f"and {tuple(rehearsed.clean.shape)}."
+        )
+    clean, keys = rehearsed.clean, rehearsed.key
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        streak = rain_found(photos, restore(start, photos))
+        streakless = (photos - streak).clamp(0, 1)
+        streak = moved(streak, turn=10.0, zoom=1.2)
+        found = lay_over(clean, streak, BRIGHTNESS, keys)
+    share = veil_share(dark_channel(streakless).mean(), dark_channel(clean).mean())
+    found = lay_veil(found, streakless, share)
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    sample = render(clean.cpu(), recipe, seed, range(len(clean)))
+    rendered = as_pairs(_in_levels(sample.rainy), sample.clean, keys).to(clean.device)
+    return Exam(photos, rehearsed, as_pairs(_in_levels(found.rainy), clean, keys), rendered, streak)
+
+
+@torch.inference_mode()
+def restore(network: Network, rainy: Tensor) -> Restoration:
+    """Return a network's restorations of a batch in evaluation mode, in parts that fit into the memory; clipped.
+
+    The network is left as it was; under autocast it computes as training does.
+    """
+    training = network.training
+    network.eval()
+    parts = [network(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(rainy, _BATCH)]
+    network.train(training)
+    logits = [part.mask_logits for part in parts]
+    return Restoration(
+        torch.cat([part.background for part in parts]).float().clamp(0, 1),
+        torch.cat([part.streak for part in parts]).float(),
+        None if logits[0] is None else torch.cat([found for found in logits if found is not None]).float(),
+    )
+
+
+def measure(network: Network, exam: Exam) -> Measures:
+    """Return what can be measured of a network on an exam, one value per crop.
+
+    - ``found``, ``rendered``: luma PSNR on those pairs. Removing nothing, too little, too much or the texture fails.
+    - ``rehearsed``, ``clean``: luma PSNR on the rehearsed pairs, and of clean images against themselves.
+    - ``cycle``: luma PSNR of the restored photo, rained on again and restored again, against itself (re-rain cycle).
+      A flat image passes; the pairs forbid it.
+    - ``mirror``: luma PSNR of the restoration of the mirror image, mirrored back, against the restoration: doubt.
+    - the measures of ``look``.
+    """
+    pairs = {"rehearsed": exam.rehearsed, "found": exam.found, "rendered": exam.rendered}
+    background = restore(network, exam.photos).background
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        again = lay_over(background, exam.streak.roll(1, 0), AGAIN, exam.rehearsed.key)
+    mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
+    clean = exam.rehearsed.clean
+    return {
+        **{name: luma_psnr(restore(network, p.rainy).background, p.clean) for name, p in pairs.items()},
+        "clean": luma_psnr(restore(network, clean).background, clean),
+        "cycle": luma_psnr(restore(network, _in_levels(again.rainy)).background, background),
+        "mirror": luma_psnr(mirrored, background),
+        **look(exam.photos, background),
+    }
+
+
+def look(photos: Tensor, restored: Tensor) -> Measures:
+    """Return what can be measured of restored photos alone, (B, 3, H, W) in [0, 1], one value each.
+
+    - ``leftover``: log of what is left of the fine energy in the streaks' direction; see ``sstl.metrics.leftover``.
+    - ``leakage``: see ``sstl.metrics.leakage``.
+    - ``dark``: log of the mean dark channel: veil that is left.
+    - ``detail``: log of the mean step between neighbouring pixels: streaks that are left, or texture.
+    """
+    both = zip(_arrays(photos), _arrays(restored), strict=True)
+    found = restored.new_tensor([(leftover(rainy, clean), leakage(rainy, clean)) for rainy, clean in both])
+    return {
+        "leftover": found[:, 0].clamp(1e-3, 1e3).log(),
+        "leakage": found[:, 1],
+        "dark": (dark_channel(restored).mean(dim=(1, 2, 3)) + 1e-3).log(),
+        "detail": (restored.diff(dim=-1).abs().mean(dim=(1, 2, 3)) + 1e-4).log(),
+    }
+
+
+class Trust:
+    """Judges networks against the start of an adaptation on one exam.
+
+    The predicted gain is a weighted sum of what the measures changed; the weights were calibrated on checkpoints of
+    known gain (``experiments/shift/trust.py``), and so was the error of the prediction.
+    """
+
+    def __init__(self, start: Network, exam: Exam) -> None:
+        self.exam = exam
+        self.before = measure(start, exam)
+
+    def judge(self, network: Network) -> Judgement:
+        """Return what is to be said of a network."""
+        after = measure(network, self.exam)
+        change = {name: after[name] - self.before[name] for name in after}
+        gain, error = predict(change)
+        means = {name: float(values.mean()) for name, values in after.items()}
+        return Judgement(
+            gain, error, -float(change["rehearsed"].mean()), means["clean"], float(self.before["clean"].mean()), means
+        )
+
+
+def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tuple[float, float]:
+    """Return the predicted gain in dB and its standard error, from the change of each measure on each crop.
+
+    Args:
+        change: measure -> after minus before, (N,).
+        calibration: what ``trust.json`` holds; by default that.
+    """
+    calibration = calibration or _calibration()
+    weights = calibration["weights"]
+    crops: NDArray[np.float64] = sum(w * change[name].double().cpu().numpy() for name, w in weights.items())
+    rng = np.random.default_rng(0)
+    resampled = crops[rng.integers(len(crops), size=(RESAMPLES, len(crops)))].mean(axis=1)
+    gain = float(crops.mean())
+    # What the measures say badly grows with what they say: no change is known to be none.
+    return gain, float(np.hypot(resampled.std(), calibration["relative_error"] * abs(gain)))
+
+
+def quality(seen: Measures) -> Tensor:
+    """Return how good restored photos look, in dB up to a constant of the photo, (B,): compare those of one photo.
+
+    Args:
+        seen: what ``look`` returns.
+    """
+    weights = _calibration()["photo_weights"]
+    total: Tensor = sum(weight * seen[name] for name, weight in weights.items())
+    return total
+
+
+@cache
+def _calibration() -> dict[str, Any]:
+    return dict(json.loads(CALIBRATION.read_text(encoding="utf-8")))
+
+
+def luma_psnr(restored: Tensor, truth: Tensor) -> Tensor:
+    """Return the PSNR on luma (y-matlab, not rounded) of each image of a batch, (B, 3, H, W) in [0, 1], at most 60."""
+    weights = truth.new_tensor(_LUMA).view(1, 3, 1, 1)
+    error = ((restored - truth) * weights).sum(dim=1).square().mean(dim=(1, 2))
+    return -10 * error.clamp(min=10 ** (-CAP / 10)).log10()
+
+
+def _in_levels(images: Tensor) -> Tensor:
+    """What a file of 8 bits would keep."""
+    return (images * 255).round() / 255
+
+
+def _arrays(images: Tensor) -> list[NDArray[np.uint8]]:
+    return list(np.ascontiguousarray((images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()))

@@ -1,0 +1,253 @@
+"""Trust: exams that are the same for all, measures that say what they mean, a gate that keeps what is better."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from skimage import data
+from toy import SOURCE, TARGET, Toy, pairs
+from toy import train as train_toy
+
+from sstl.data import SourceConfig
+from sstl.data.stream import PairedPart
+from sstl.engine import DataConfig, GateConfig, NetworkConfig, TrainConfig, read_log, train
+from sstl.errors import SstlError
+from sstl.methods import create_method
+from sstl.methods.trust import CAP, Judgement, Trust, look, luma_psnr, make_exam, measure, predict, quality
+from sstl.networks import load_weights, save_weights
+from sstl.networks.weights import read_info
+from sstl.types import PairedBatch, Restoration
+
+COUNT = 12
+
+
+class Removes(Toy):
+    """Takes away a share of what it is given, or blurs it."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, rainy):
+        background = self.change(rainy)
+        return Restoration(background, rainy - background)
+
+
+def keep(rainy):
+    return rainy
+
+
+def blur(rainy):
+    return torch.nn.functional.avg_pool2d(rainy, 5, 1, 2, count_include_pad=False)
+
+
+@pytest.fixture(scope="module")
+def source() -> PairedBatch:
+    return pairs(96, SOURCE, 1)
+
+
+@pytest.fixture(scope="module")
+def start(source) -> Toy:
+    torch.manual_seed(0)
+    network = Toy()
+    train_toy(create_method("supervised", network), source, pairs(96, TARGET, 2), lr=1e-2)
+    return network
+
+
+@pytest.fixture(scope="module")
+def exam(start, source):
+    photos = pairs(COUNT, TARGET, 5).rainy
+    return make_exam(start, photos, source.map(lambda t: t[:COUNT]), TARGET, seed=0)
+
+
+def test_an_exam_is_the_same_each_time_and_leaves_the_random_state(start, exam):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    again = make_exam(start, exam.photos, exam.rehearsed, TARGET, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(again.found.rainy, exam.found.rainy)
+    assert torch.equal(again.rendered.rainy, exam.rendered.rainy)
+    assert torch.equal(exam.found.clean, exam.rehearsed.clean)
+    assert exam.found.mask.mean() > 0.02
+
+
+def test_an_exam_needs_as_many_pairs_as_photos(start, exam):
+    with pytest.raises(SstlError, match="as many crops of photos as of pairs"):
+        make_exam(start, exam.photos[:3], exam.rehearsed, TARGET, seed=0)
+
+
+def test_a_network_that_changes_nothing_measures_as_such(exam):
+    found = measure(Removes(keep), exam)
+    for name in ("clean", "mirror", "cycle"):
+        assert (found[name] == CAP).all() == (name != "cycle")
+    assert found["leftover"].abs().max() < 1e-6
+    torch.testing.assert_close(found["found"], luma_psnr(exam.found.rainy, exam.found.clean))
+    assert found["rehearsed"].shape == (COUNT,)
+
+
+def test_luma_psnr_of_an_offset():
+    truth = torch.full((2, 3, 8, 8), 0.4)
+    offset = 0.1 * (65.481 + 128.553 + 24.966) / 255
+    expected = -20 * math.log10(offset)
+    assert luma_psnr(truth + 0.1, truth).tolist() == pytest.approx([expected] * 2, abs=1e-3)
+    assert luma_psnr(truth, truth).tolist() == [CAP] * 2
+
+
+def test_the_start_gains_and_forgets_nothing(start, exam):
+    judged = Trust(start, exam).judge(copy.deepcopy(start))
+    assert (judged.gain, judged.error, judged.forgotten) == (0, 0, 0)
+    assert judged.harmless
+
+
+def test_what_learned_the_target_gains_and_what_collapsed_loses(start, source, exam):
+    learned = copy.deepcopy(start)
+    train_toy(create_method("supervised", learned), pairs(96, TARGET, 7), source)
+    trust = Trust(start, exam)
+    gains = {name: trust.judge(network).gain for name, network in
+             {"learned": learned, "nothing": Removes(keep), "smooth": Removes(blur)}.items()}  # fmt: skip
+    assert gains["learned"] > 0.3
+    assert gains["nothing"] < 0
+    assert gains["smooth"] < 0
+    assert not trust.judge(Removes(blur)).harmless
+
+
+def test_the_prediction_is_linear_and_its_error_grows_with_it():
+    calibration = {"weights": {"found": 0.5, "clean": -0.25}, "relative_error": 0.3}
+    change = {"found": torch.full((8,), 2.0), "clean": torch.full((8,), 1.0), "other": torch.rand(8)}
+    assert predict(change, calibration) == pytest.approx((0.75, 0.225))
+    spread = {**change, "found": torch.arange(8.0)}
+    assert predict(spread, calibration)[1] > 0.225
+
+
+def test_of_two_restorations_of_a_photo_the_one_with_less_rain_is_preferred():
+    target = pairs(16, TARGET, 4)
+    half = (target.rainy + target.clean) / 2
+    better = quality(look(target.rainy, half)) > quality(look(target.rainy, target.rainy))
+    assert better.float().mean() > 0.9
+
+
+# The gate
+
+
+@pytest.fixture
+def config(tmp_path, tiny_network):
+    """A run of a few steps on two photos, with a gate that judges every second."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(2):
+        Image.fromarray(data.coffee()[:96, 100 * i : 100 * i + 96]).save(photos / f"{i}.png")
+    start = save_weights(tmp_path / "start.safetensors", tiny_network)
+
+    def make(name="run", gate=None, **changes) -> TrainConfig:
+        settings = {"steps": 6, "batch_size": 2, "precision": "fp32", "checkpoint_every": 2, "picture_every": 0}
+        return TrainConfig(
+            output=tmp_path / name,
+            network=NetworkConfig("joint", tiny_network.config, str(start)),
+            data=DataConfig(
+                (PairedPart("bundled", split="train", recipe="light"),),
+                (SourceConfig(str(photos)),),
+                crop=32,
+                workers=0,
+            ),
+            gate=GateConfig(every=2, crops=2, side=64, **(gate or {})),
+            **{**settings, **changes},
+        )
+
+    return make
+
+
+def judgements(config: TrainConfig) -> list[dict]:
+    return [line["trust"] for line in read_log(config.output / "log.jsonl") if "trust" in line]
+
+
+def tensors(path) -> dict[str, torch.Tensor]:
+    return load_weights(path).network.state_dict()
+
+
+def fake(monkeypatch, gains, **changes) -> None:
+    """Let the gate hear these gains, one after the other."""
+    told = iter(gains)
+
+    def judge(*_):
+        values = {"error": 0.1, "forgotten": 0.0, "clean": 50.0, "clean_before": 50.0, "measures": {}, **changes}
+        return Judgement(gain=next(told), **values)
+
+    monkeypatch.setattr(Trust, "judge", judge)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_best_judged_weights_are_kept(config, monkeypatch):
+    settings = config(snapshot_every=2)
+    fake(monkeypatch, [0.5, 0.9, 0.7])
+    final = tensors(train(settings))
+    assert [entry["gain"] for entry in judgements(settings)] == [0.5, 0.9, 0.7]
+    assert same(final, tensors(settings.output / "snapshots" / "step-00000004.safetensors"))
+    assert read_info(settings.output / "weights.safetensors")["info"]["trust"]["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "changes"),
+    [([0.09, -1, -1], {}), ([-0.5, -1, -1], {}), ([1] * 12, {"forgotten": 0.31}), ([1] * 12, {"clean": 44.0})],
+    ids=["no more than its error", "worse", "forgets", "harms"],
+)
+def test_the_start_is_returned_if_nothing_is_better_or_harmless(config, monkeypatch, gains, changes):
+    settings = config()
+    fake(monkeypatch, gains, **changes)
+    assert same(tensors(train(settings)), tensors(settings.network.weights))
+    assert not read_info(settings.output / "weights.safetensors")["info"]["trust"]["accepted"]
+
+
+def test_training_stops_when_it_gets_no_better(config, monkeypatch):
+    settings = config(gate={"patience": 2}, steps=20)
+    fake(monkeypatch, [0.5, 0.4, 0.4, 0.4])
+    train(settings)
+    assert [entry["step"] for entry in judgements(settings)] == [2, 4, 6]
+
+
+def test_what_forgets_too_much_is_taken_back_towards_the_start(config, monkeypatch):
+    settings = config(steps=2, snapshot_every=2)
+    forgotten = iter([0.8, 0.4, 0.2])
+
+    def judge(*_):
+        return Judgement(1.0, 0.1, next(forgotten), 50.0, 50.0, {})
+
+    monkeypatch.setattr(Trust, "judge", judge)
+    final = tensors(train(settings))
+    (entry,) = judgements(settings)
+    assert entry["share"] == 0.5
+    start, whole = (
+        tensors(path)
+        for path in (settings.network.weights, settings.output / "snapshots" / "step-00000002.safetensors")
+    )
+    for name, value in final.items():
+        torch.testing.assert_close(value, torch.lerp(start[name], whole[name], 0.5))
+
+
+def test_a_gate_changes_nothing_of_the_training_and_is_resumed(config):
+    with_gate, without = config("gate"), replace(config("none"), gate=None)
+    for settings in (with_gate, without):
+        train(settings)
+    last = [settings.output / "checkpoints" / "step-00000006.safetensors" for settings in (with_gate, without)]
+    assert same(*(load_file(path) for path in last))
+    half = config("half")
+    train(replace(half, steps=4, optimizer=half.optimizer))
+    log = judgements(half)
+    train(half, resume=True)
+    assert judgements(half)[:2] == log[:2]
+    assert len(judgements(half)) == 3
+
+
+def test_a_gate_without_a_start_or_photos_is_refused(config):
+    with pytest.raises(ValueError, match="'gate' compares with a start"):
+        replace(config(), network=NetworkConfig("joint"))
+    with pytest.raises(ValueError, match="'crops' 2"):
+        GateConfig(crops=1)
