@@ -76,7 +76,7 @@ def build(desk: Desk) -> Any:
     with gr.Blocks(title="sstl: remove rain", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(
             f"{_INTRODUCTION}\nAt most {limits.files} files of {limits.bytes / 1e6:.0f} MB, photos of "
-            f"{limits.pixels / 1e6:.0f} megapixels, clips of {limits.clip_seconds:.0f} seconds."
+            f"{limits.pixels / 1e6:.3g} megapixels, clips of {limits.clip_seconds:.0f} seconds."
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -128,8 +128,9 @@ def build(desk: Desk) -> Any:
         def on_adapt(dropped: list[str] | None, name: str, count: int, request: Any) -> Iterator[list[Any]]:
             yield from map(update, desk.adapt(_user(request), dropped or [], name, count))
 
-        def on_stop(request: Any) -> None:
+        def on_stop(request: Any) -> list[Any]:
             desk.stop(_user(request))
+            return [_status(View("Stopped."))]
 
         def on_leave(request: Any) -> None:
             desk.forget(_user(request))
@@ -143,9 +144,12 @@ def build(desk: Desk) -> Any:
             "show_progress": "hidden",
             "api_visibility": "private",
         }
-        derain.click(on_derain, [files, weights], **work)
-        adapt.click(on_adapt, [files, weights, steps], **work)
-        stop.click(on_stop, None, None, queue=False, api_visibility="private")
+        begun = [
+            derain.click(on_derain, [files, weights], **work),
+            adapt.click(on_adapt, [files, weights, steps], **work),
+        ]
+        # What still waits in the queue is taken out of it; what is under way ends at its next step.
+        stop.click(on_stop, None, [status], cancels=begun, queue=False, api_visibility="private")
         blocks.unload(on_leave)
         blocks.queue(max_size=limits.waiting)
     return blocks
