@@ -431,7 +431,7 @@ def test_derain_adapts_to_each_photo(run_cli, photo, tmp_path):
     assert rows["all.png"] == {"kept": False, "before": None, "after": None,
                                "reason": "smaller than 64 x 16 pixels"}  # fmt: skip
     kept = rows["s/a.png"]["kept"]
-    assert f"{int(kept)} of them with weights adapted to the photo" in done.out
+    assert f"{int(kept)} of them with weights adapted to it" in done.out
     assert "small.png: restored by the starting weights: smaller than 64 x 16 pixels" in done.out
     run_cli(*command, "-o", tmp_path / "plain")
     images = {place: np.array(Image.open(tmp_path / place / "a.png")) for place in ("out", "plain")}

@@ -18,7 +18,8 @@ LAYERS = [
     {"networks", "losses", "metrics", "data"},
     {"methods"},
     {"engine", "restore"},
-    {"report", "demo"},
+    {"report"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 ]

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Adapt, then print the figures, what was written and what to do next."""
-    from sstl.cli.output import write_json
+    from sstl.cli.output import hint, print_error, write_json
     from sstl.config import with_overrides
     from sstl.networks.weights import DEFAULT
     from sstl.report.adaptation import adapt
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     print(verdict(result.figures, result.outcome))
     print(f"weights  {result.weights}")
     print(f"report   {result.report}")
-    print(f"next: open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
+    hint(f"open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
     write_json(args.json, {"outcome": vars(result.outcome), "figures": result.figures}, seed=args.seed)
     for path, reason in result.failures.items():
-        print(f"sstl: error: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+        print_error(reason if str(path) in reason else f"{path}: {reason}")
     return 1 if result.failures else 0

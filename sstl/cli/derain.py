@@ -1,14 +1,17 @@
-"""``sstl derain``: remove rain from photos and folders of photos."""
+"""``sstl derain``: remove rain from photos, folders of photos, and videos."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sstl.cli.output import detail, hint, note, print_error, write_json
+from sstl.errors import InputError, SstlError
 
 if TYPE_CHECKING:
     from sstl.restore import Job, Outcome, Restorer
@@ -19,14 +22,20 @@ EXAMPLES = """examples:
   sstl derain photo.jpg -o dry.jpg
   sstl derain holiday/ -o holiday-dry --layers background,mask
   sstl derain holiday/ -o holiday-dry --dry-run
-  sstl derain holiday/ -o holiday-dry --weights runs/mine"""
+  sstl derain holiday/ -o holiday-dry --weights runs/mine
+  sstl derain clip.mp4 -o dry.mp4"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="photos, and folders of photos")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="photos, folders of photos, and videos")
     parser.add_argument(
-        "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write into; for one photo also a file"
+        "-o",
+        "--out",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="folder to write into; for one photo or video also a file",
     )
     parser.add_argument("--weights", metavar="NAME|PATH", help="shipped weights or a file (default: the shipped ones)")
     parser.add_argument(
@@ -60,9 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_number,
         default=0,
         help="first adapt a copy of the weights to each photo in N steps (20 to 100); it is "
-        "used only if a held-back part of the photo favours it (default: 0, no adaptation)",
+        "used only if a held-back part of the photo favours it (default: 0, no adaptation); of a video to some frames",
     )
     parser.add_argument("--seed", metavar="N", type=_number, default=0, help="of the adaptations (default: 0)")
+    parser.add_argument(
+        "--each-frame", action="store_true", help="restore each frame of a video on its own; else they are steadied"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results; else they are kept")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each photo")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be written, with its place")
@@ -80,21 +92,28 @@ def run(args: argparse.Namespace) -> int:
     from sstl.restore import load, plan, restore_files
 
     processes = crew()
-    jobs, outcomes = plan(args.inputs, args.out)
+    videos = _videos(args)
+    photos = [path for path in args.inputs if not _is_video(path)]
+    jobs, outcomes = plan(photos, args.out) if photos else ([], [])
     if args.dry_run:
-        return _plan(args, jobs, outcomes)
+        return _plan(args, [*jobs, *videos], outcomes)
     # Results that could have one name are of one process, which sees it.
     mine = processes.share(jobs, lambda job: job.target.with_name(job.target.name.split(".")[0]))
+    clips = processes.share(videos, lambda job: job.target)
     done: dict[int, Outcome] = {}
-    if mine:
+    if mine or clips:
         restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile, args.deveil)
         detail(f"weights {args.weights or DEFAULT} on {restorer.device} in {restorer.dtype}, tile {restorer.tile}")
-        limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+        args.max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
         own = [jobs[i] for i in mine]
-        results = restore_files(restorer, own, args.layers, args.overwrite, limit, args.adapt_steps, args.seed)
-        quiet = processes.rank > 0
+        results = restore_files(
+            restorer, own, args.layers, args.overwrite, args.max_pixels, args.adapt_steps, args.seed
+        )
+        quiet = processes.rank > 0 or not own
         shown = tqdm(results, total=len(own), desc="derain", unit="photo", leave=False, disable=quiet)
         done = {i: _light(outcome, restorer) for i, outcome in zip(mine, shown, strict=True)}
+        restored = _restored_videos(args, restorer, [videos[i] for i in clips])
+        done |= {len(jobs) + i: _light(outcome, restorer) for i, outcome in zip(clips, restored, strict=True)}
     outcomes += processes.gather(done)
     if processes.rank > 0:
         return 0
@@ -118,6 +137,62 @@ def _plan(args: argparse.Namespace, jobs: Sequence[Job], failures: Sequence[Outc
     return 1 if failures else 0
 
 
+def _is_video(path: Path) -> bool:
+    from sstl.restore.clip import VIDEO_SUFFIXES
+
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+
+
+def _videos(args: argparse.Namespace) -> list[Job]:
+    from sstl.restore.clip import import_av
+    from sstl.restore.video import plan_videos
+
+    videos = [path for path in args.inputs if _is_video(path)]
+    if not videos:
+        if _is_video(args.out):
+            raise SstlError(f"{args.out} is a video's name, but there is no video to write; give a folder.")
+        return []
+    import_av()
+    if args.layers != ("background",):
+        raise SstlError("of a video only the background is written; leave --layers out.")
+    if len(args.inputs) > len(videos) and _is_video(args.out):
+        raise SstlError(f"{args.out} is a file's name, but a folder is needed for these inputs; give a folder.")
+    return plan_videos(videos, args.out)
+
+
+def _restored_videos(args: argparse.Namespace, restorer: Restorer, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    from tqdm import tqdm
+
+    from sstl.restore import Outcome
+    from sstl.restore.video import restore_video
+
+    def terminate(*_: object) -> None:
+        raise SystemExit(143)  # an exception, so that the unfinished file is removed
+
+    for job in jobs:
+        if job.target.exists() and not args.overwrite:
+            yield Outcome(job.source, kept=(job.target,))
+            continue
+        previous = signal.signal(signal.SIGTERM, terminate)
+        try:
+            with tqdm(desc=job.source.name, unit="frame", leave=False) as bar:
+                yield restore_video(
+                    restorer, job.source, job.target, not args.each_frame, args.max_pixels, args.adapt_steps, args.seed,
+                    partial(_show, bar),
+                )  # fmt: skip
+        except InputError as error:
+            yield Outcome(job.source, error=str(error))
+        except MemoryError:
+            yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _show(bar: Any, done: int, total: int) -> None:
+    bar.total = max(total, done) if total else None
+    bar.update()
+
+
 def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         detail(f"{outcome.source}: wrote {', '.join(map(str, outcome.written)) or 'nothing'}")
@@ -126,13 +201,14 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
     done = [outcome for outcome in outcomes if outcome.written]
     there = [outcome for outcome in outcomes if not outcome.written and outcome.kept]
     failed = [outcome for outcome in outcomes if outcome.error]
-    print(f"derained {len(done)} of {len(outcomes)} photos, written to {args.out}")
+    videos = any(_is_video(outcome.source) for outcome in outcomes)
+    print(f"derained {len(done)} of {len(outcomes)} {'files' if videos else 'photos'}, written to {args.out}")
     adapted = [(outcome.source, outcome.adapted) for outcome in outcomes if outcome.adapted]
     for source, found in adapted:
         if found.reason:
             note(f"{source}: restored by the starting weights: {found.reason}")
     if args.adapt_steps:
-        print(f"{sum(found.reason is None for _, found in adapted)} of them with weights adapted to the photo")
+        print(f"{sum(found.reason is None for _, found in adapted)} of them with weights adapted to it")
     if there:
         print(f"{len(there)} were there already and were kept; --overwrite replaces them")
     if done:

@@ -30,6 +30,7 @@ COMMANDS = {
     "data": "list the known data sets, look at one, find leaks between two, or download one",
     "compare": "draw runs side by side, or vote blindly between two restorations",
     "report": "open the page of a run, written again if the run has gone on",
+    "demo": "serve a web page that derains photos and short clips, and adapts to them",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",
     "weights": "list, show, import, export and share weights",

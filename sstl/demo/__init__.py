@@ -1,0 +1,1 @@
+"""The web page on which one drops photos or a clip and gets them back without rain."""
