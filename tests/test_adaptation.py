@@ -16,7 +16,7 @@ from sstl.data import SourceConfig, open_pairs
 from sstl.engine import GateConfig, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
 from sstl.methods.trust import Judgement, Trust
-from sstl.rain import Match, Recipe, render
+from sstl.rain import render
 from sstl.report import adaptation
 from sstl.report.adaptation import adapt, check_photos, rain_cover, report_run
 from sstl.report.findings import Outcome, spread, verdict
@@ -47,8 +47,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(adaptation, "TrainConfig", small)
     monkeypatch.setattr(adaptation, "GateConfig", lambda **settings: GateConfig(crops=2, side=64, every=2, **settings))
-    matched = Match(Recipe((0, 0), (9, 9), (1, 1), (0.2, 0.2)), dry=0.0, explained={}, estimates={})
-    monkeypatch.setattr(adaptation, "match_photos", lambda *_, **__: matched)
     monkeypatch.setattr(adaptation, "rain_cover", lambda *_: 0.1)
     monkeypatch.setattr(adaptation, "load_config", lambda _, path: sstl.config.load_config(TrainConfig, path))
 
@@ -195,7 +193,6 @@ def test_a_gain_that_is_judged_is_kept_and_shown(photos, tmp_path, monkeypatch):
         "Predicted gain over the start",
     ):
         assert part in page
-    assert (tmp_path / "run" / "rain.yaml").is_file()
 
 
 def test_without_a_gain_the_start_is_returned(photos, tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=8,
         ema_decay=0.97,
-        gate=GateConfig(rain=str(matched(domain))) if trial.gate else None,
+        gate=GateConfig() if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
@@ -153,7 +153,7 @@ def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     """Return a hash of a training, of the recipes that it names and of the weights that it starts from."""
     recipes = [to_tree(load_recipe(part.recipe)) for part in config.data.paired if part.recipe]
     if config.gate is not None:
-        recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8")))
+        recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8"))["weights"])
     tree = [to_tree(config), recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]
     text = json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), "")
     return hashlib.sha256(text.encode()).hexdigest()[:16]

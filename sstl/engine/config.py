@@ -114,8 +114,6 @@ class GateConfig:
         every: steps between two judgements.
         patience: judgements in a row without a better network after which training stops.
         crops, side: how many crops of the photos (and of the pairs) to judge on, and their side in pixels.
-        rain: the recipe of the photos' rain, to render on clean images and judge on: the file that ``sstl match``
-            wrote, or, less sharp, the widest prior.
         forgetting: loss of luma PSNR on the rehearsed pairs that is accepted, in dB.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
@@ -124,7 +122,6 @@ class GateConfig:
     patience: int = 6
     crops: int = 24
     side: int = 192
-    rain: str = "any"
     forgetting: float = 0.3
     least: float = 0.05
 

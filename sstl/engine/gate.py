@@ -42,9 +42,7 @@ class Gate:
         photos = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)[range(count)]
         rehearsed = PairedStream(data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
         with self.arithmetic():
-            exam = make_exam(
-                network.to(device), photos.rainy.to(device), rehearsed.to(device), self.gate.rain, config.seed
-            )
+            exam = make_exam(network.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed)
             self.trust = Trust(network, exam)
         self.best: dict[str, Any] | None = None
         self.waited = 0

@@ -9,14 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 import yaml
 from tqdm import tqdm
 
 from sstl.config import load_config, to_tree
 from sstl.data import PairSource, SourceConfig, open_images
 from sstl.data.images import list_images, read_rgb8
-from sstl.data.matching import SIDE, draw_crops, match_photos, recipe_yaml
+from sstl.data.matching import SIDE, draw_crops
 from sstl.data.stream import PairedPart
 from sstl.engine import (
     DataConfig,
@@ -46,7 +45,6 @@ DECODED = 300  # up to so many photos are all decoded before training, so that a
 DRY = 0.02  # share of the pixels in which the start finds rain below which photos count as dry; 0.002 to 0.008 of clean
 LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
-RAIN = "rain.yaml"
 Failures = dict[Path, str]
 
 
@@ -89,11 +87,11 @@ def adapt(
 ) -> Adaptation:
     """Adapt weights to a folder of rainy photos without ground truth, and write a page about it.
 
-    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/``, ``rain.yaml`` (the recipe of the
-    photos' rain) and ``report.html`` into ``output``. The supervised branch, which prevents forgetting, rains on clean
-    photographs. The gate judges the network every fifty steps without truth, and the best that neither forgets nor
-    harms clean photographs is kept; if none is better than the start by more than the judgement's own error, or if the
-    photos hold no rain that the start can see, the weights that are written are the start's, and the page says so.
+    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/`` and ``report.html`` into
+    ``output``. The supervised branch, which prevents forgetting, rains on clean photographs. The gate judges the
+    network every fifty steps without truth, and the best that neither forgets nor harms clean photographs is kept; if
+    none is better than the start by more than the judgement's own error, or if the photos hold no rain that the start
+    can see, the weights that are written are the start's, and the page says so.
 
     Args:
         photos: the folder of rainy photos.
@@ -149,7 +147,7 @@ def adapt(
         if minutes is not None:
             config = replace(config, steps=steps_for(minutes, config))
         if gate:
-            config = replace(config, gate=GateConfig(rain=_matched(config, resume)))
+            config = replace(config, gate=GateConfig())
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
@@ -207,22 +205,6 @@ def rain_cover(weights: str | Path, photos: Path, seed: int) -> float:
     crops = draw_crops(open_images(SourceConfig(str(photos.resolve())), "rainy"), LOOKED_AT, SIDE, seed)
     found = rain_found(crops, restore(load_weights(weights).network, crops))
     return float((found > 0).float().mean(dim=(1, 2, 3)).median())
-
-
-def _matched(config: TrainConfig, resume: bool) -> str:
-    """The file with the recipe of the photos' rain, in the run's folder; matched unless a resumed run has it."""
-    path = config.output / RAIN
-    if not (resume and path.is_file()):
-        clean = replace(config.data.paired[0], recipe=None)
-        with torch.random.fork_rng([]):
-            match = match_photos(
-                open_images(config.data.unpaired[0], "rainy"),
-                open_images(clean, "clean", config.data.root),
-                seed=config.seed,
-                progress=True,
-            )
-        write_atomic(path, recipe_yaml(match.recipe, "The rain of the photos, as it was matched."))
-    return str(path.resolve())
 
 
 def _nothing_to_do(config: TrainConfig, overwrite: bool) -> Path:

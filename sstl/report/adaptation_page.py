@@ -140,8 +140,8 @@ def _judgement_table(outcome: Outcome) -> list[Table]:
         ("share of the way from the start that was kept", f"{outcome.share:.0%}"),
     ]
     note = (
-        "Without ground truth: from rain that was found in your photos, and rain that was matched to it, laid over "
-        "clean images; see docs/methods.md. Less than the whole way is kept where the whole would forget too much."
+        "Without ground truth: from rain that was found in your photos, laid over clean images whose truth is known; "
+        "see docs/methods.md, Trust. Less than the whole way is kept where the whole would forget too much."
     )
     return [Table("The judgement", ("", "value"), rows, note)]
 
