@@ -286,22 +286,22 @@ def test_a_clock_that_jumps_changes_nothing(config, monkeypatch):
 # --- two runs --------------------------------------------------------------------------------------------------------
 
 
-def hold(folder: Path, ready: object, done: object) -> None:
+def hold(folder: Path, ready: object) -> None:
     with only_run(folder):
         ready.set()  # type: ignore[attr-defined]
-        done.wait(60)  # type: ignore[attr-defined]
+        time.sleep(600)
 
 
 @pytest.fixture
 def holder(config) -> Iterator[multiprocessing.process.BaseProcess]:
     """Another process that has a run's folder."""
     context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(config().output, ready, done))
+    ready = context.Event()
+    process = context.Process(target=hold, args=(config().output, ready))
     process.start()
     assert ready.wait(120)
     yield process
-    done.set()
+    process.kill()
     process.join()
 
 
