@@ -489,7 +489,7 @@ def make_run(
     if network is not None:
         save_weights(folder / "weights.safetensors", network)
         figures = {"removed": {"before": 1.0, "after": 2.0}, "clean_psnr": {"before": 50, "after": 49}}
-        (folder / "figures.json").write_text(json.dumps(figures))
+        (folder / "figures.json").write_text(json.dumps({"outcome": {}, "figures": figures}))
     return folder
 
 

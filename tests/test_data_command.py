@@ -198,7 +198,7 @@ def test_the_file_of_sets_is_read_strictly(change, message):
         (["list", "--sheet", "a.png"], "--sheet belongs to 'data show'"),
         (["show", "a", "--split", "dev"], "belong to 'data check'"),
         (["show", "a", "-o", "b"], "belong to 'data get'"),
-        (["shwo", "a"], "invalid choice"),
+        (["shwo", "a"], "is unknown"),
         (["check", "nowhere", "--against", "a"], "nowhere does not exist"),
     ],
 )

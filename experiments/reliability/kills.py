@@ -27,6 +27,7 @@ from toy_run import differing, make_data, settings, write_results
 from sstl.cli.main import main as sstl
 from sstl.config import to_tree
 from sstl.engine import MethodConfig
+from sstl.ops.files import PART
 
 METHODS = ("supervised", "sirr", "mean_teacher", "streak_transfer", "syn2real")
 PROCESSES = get_context("forkserver")
@@ -55,10 +56,13 @@ def train(run: Path, log: Path, cut: tuple[int, float] | None) -> None:
     torch.set_num_threads(1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     if cut is not None:
-        number, whole = itertools.count(), os.fdopen
-        os.fdopen = lambda *args, **kwargs: (
-            Cut(whole(*args, **kwargs), cut[1]) if next(number) == cut[0] else whole(*args, **kwargs)
-        )
+        number, whole = itertools.count(), Path.open
+
+        def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
+            file = whole(path, *args, **kwargs)
+            return Cut(file, cut[1]) if path.suffix == PART and next(number) == cut[0] else file
+
+        Path.open = opened  # type: ignore[method-assign]
     again = any((run / "checkpoints").glob("step-*.safetensors"))
     os._exit(sstl(["train", str(run.with_suffix(".yaml")), *(["--resume"] if again else [])]))
 

@@ -39,7 +39,8 @@ RESULTS = FOLDER.with_suffix(".json")
 SIGNS = {"found": 1}
 OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
 LEAST = 20  # checkpoints of a domain
-NEAR = 0.5  # dB
+NEAR = 1.0  # dB
+ONE_SIDED = 0.84  # of a normal distribution below its mean plus one standard deviation
 
 
 def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[Path, float]]:
@@ -125,8 +126,8 @@ def fit() -> None:
     weights = fitted(columns, np.concatenate([one.gain / spread[one.domain] for one in seen]), SIGNS)
     gains = np.concatenate([one.gain for one in seen])
     predicted = np.concatenate([one.predicted(weights) for one in seen])
-    near = np.abs(predicted) < NEAR  # where it is decided whether to adapt at all
-    error = float(np.quantile(np.abs(predicted - gains)[near], 0.68))
+    near = (predicted > 0) & (predicted < NEAR)  # where it is decided whether to adapt at all
+    error = max(0.0, float(np.quantile((predicted - gains)[near], ONE_SIDED)))
     of_crops = {name: np.concatenate([one.change[name].ravel() for one in seen]) for name in OF_PHOTOS}
     calibration = {
         "weights": weights,

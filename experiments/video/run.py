@@ -19,6 +19,7 @@ import sstl
 from sstl.ops.files import write_atomic
 from sstl.ops.motion import warp
 from sstl.rain import Recipe, render
+from sstl.report.environment import environment
 from sstl.restore.steady import Frame, steadied
 
 FRAMES, HEIGHT, WIDTH = 12, 192, 256
@@ -71,6 +72,7 @@ def main() -> None:
             rows.append({"motion": motion, "rain": name, **{key: figures(made[key], clean) for key in made}})
             print(json.dumps(rows[-1]), flush=True)
     tree = {"command": "python experiments/video/run.py", "weights": "joint-small", "frames": FRAMES, "clips": rows}
+    tree["environment"] = environment(seed=0)
     write_atomic(Path(__file__).with_name("results.json"), json.dumps(tree, indent=1) + "\n")
     write_atomic(Path(__file__).with_name("README.md"), readme(rows))
 
