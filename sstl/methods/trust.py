@@ -56,8 +56,8 @@ class Judgement:
 
     Attributes:
         gain: predicted change of the luma PSNR on the photos, in dB.
-        error: by how much ``gain`` may be too high, one standard deviation: of the crops that were looked at, and of the
-            prediction.
+        error: by how much ``gain`` may be too high, one standard deviation: of the crops that were looked at, and of
+            the prediction.
         forgotten: loss of luma PSNR on the rehearsed pairs, in dB; negative if they became better.
         clean: luma PSNR of clean images against themselves, in dB; ``clean_before`` is the start's.
         measures: mean of each measure over the crops.
