@@ -190,7 +190,7 @@ def test_a_gain_that_is_judged_is_kept_and_shown(photos, tmp_path, monkeypatch):
         "How to undo it",
         "Rain map",
         "Doubt",
-        "Predicted gain over the start",
+        "Predicted without truth",
     ):
         assert part in page
 
