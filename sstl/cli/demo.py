@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+EXAMPLES = """examples:
+  sstl demo
+  sstl demo --port 8000 --weights runs/mine/weights.safetensors"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -15,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="more weights to choose from than the shipped ones",
     )
-    parser.epilog = "example: sstl demo --port 8000 --weights runs/mine/weights.safetensors"
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def run(args: argparse.Namespace) -> int:

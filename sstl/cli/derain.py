@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from sstl.data.images import MAX_PIXELS
     from sstl.networks.weights import DEFAULT
     from sstl.ops.processes import crew
+    from sstl.ops.progress import hidden
     from sstl.restore import load, plan, restore_files
 
     processes = crew()
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             restorer, own, args.layers, args.overwrite, args.max_pixels, args.adapt_steps, args.seed
         )
         quiet = processes.rank > 0 or not own
-        shown = tqdm(results, total=len(own), desc="derain", unit="photo", leave=False, disable=quiet)
+        shown = tqdm(results, total=len(own), desc="derain", unit="photo", leave=False, **hidden(quiet))
         done = {i: _light(outcome, restorer) for i, outcome in zip(mine, shown, strict=True)}
         restored = _restored_videos(args, restorer, [videos[i] for i in clips])
         done |= {len(jobs) + i: _light(outcome, restorer) for i, outcome in zip(clips, restored, strict=True)}

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import sstl
 from sstl.errors import InputError, SstlError
+from sstl.ops.progress import hidden
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte after which the transfer counts as broken
@@ -98,7 +99,9 @@ def _first_byte(response: Any) -> int | None:
 def _copy(url: str, response: Any, part: Path, have: int, progress: bool) -> None:
     length = response.headers.get("Content-Length")
     total = have + int(length) if length and length.isdecimal() else None
-    bar = tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=not progress, leave=False)
+    bar = tqdm(
+        total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, leave=False, **hidden(not progress)
+    )
     with part.open("ab" if have else "wb") as file, bar:
         while chunk := response.read(_CHUNK):
             file.write(chunk)

@@ -18,6 +18,7 @@ from sstl.data.sketches import Sketch
 from sstl.data.sources import ImageSource, OneLayer, SourceConfig, open_images, open_pairs, split_folder
 from sstl.data.tables import table_format
 from sstl.errors import ConfigError, InputError
+from sstl.ops.progress import hidden
 
 SOUGHT = 0.85  # least product of descriptors to look closer; made leaks have 0.9 and more
 CONFIRMED = 0.75  # least correlation of the aligned fine structure; made leaks have 0.85 or more, others below 0.65
@@ -86,7 +87,7 @@ def find_leaks(train: ImageSource, test: ImageSource, progress: bool = False) ->
     known = _sketches(train, messages, "read train", progress)
     others = known if test is train else _sketches(test, messages, "read test", progress)
     leaks: list[Leak] = []
-    for other in tqdm(others, desc="compare", unit="image", disable=not progress, leave=False):
+    for other in tqdm(others, desc="compare", unit="image", leave=False, **hidden(not progress)):
         for one, alignment in _alike(known, other):
             for names in product(one.names, other.names):
                 if not (test is train and names[0] == names[1]):
@@ -105,7 +106,7 @@ class _Sketched:
 def _sketches(source: ImageSource, messages: list[str], label: str, progress: bool) -> list[_Sketched]:
     """Read all images once; images of equal pixels share an entry."""
     found: dict[bytes, _Sketched] = {}
-    for i in tqdm(range(len(source)), desc=label, unit="image", disable=not progress, leave=False):
+    for i in tqdm(range(len(source)), desc=label, unit="image", leave=False, **hidden(not progress)):
         try:
             image = source.load(i)
         except InputError as error:

@@ -18,6 +18,7 @@ from sstl.data.pairing import Layer
 from sstl.data.sources import ImageSource, PairSource, row_pair
 from sstl.data.tables import open_splits, table_format
 from sstl.errors import ConfigError, InputError
+from sstl.ops.progress import hidden
 
 Size = tuple[int, int]
 
@@ -70,7 +71,7 @@ def survey(where: Path | str, progress: bool = False) -> list[Surveyed]:
     if not parts:
         raise ConfigError(f"{where} holds no images; give the folder that they lie in.")
     total = sum(len(part.source) for part in parts if part.source)
-    with tqdm(total=total, desc="look", unit="image", disable=not progress, leave=False) as bar:
+    with tqdm(total=total, desc="look", unit="image", leave=False, **hidden(not progress)) as bar:
         return [_looked_at(part, bar) for part in parts]
 
 

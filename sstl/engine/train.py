@@ -37,6 +37,7 @@ from sstl.methods import Method, create_method
 from sstl.networks import Network, create_network, load_weights, save_weights
 from sstl.ops.files import remove_parts, write_atomic
 from sstl.ops.precision import resolve_precision
+from sstl.ops.progress import hidden
 
 PATIENCE = 2.0  # seconds after which a second request to stop is meant
 
@@ -158,7 +159,12 @@ class _Session:
         self.validation, self.gate = validation, gate
         self.main = accelerator.is_main_process
         self.bar = tqdm(
-            total=config.steps, initial=progress.step, unit="step", disable=not self.main, smoothing=0.05, desc="train"
+            total=config.steps,
+            initial=progress.step,
+            unit="step",
+            smoothing=0.05,
+            desc="train",
+            **hidden(not self.main),
         )
 
     def __enter__(self) -> None: ...

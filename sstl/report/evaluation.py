@@ -21,6 +21,7 @@ from sstl.metrics import Protocol, Score, Summary, detection, f1_of_all_ones, ra
 from sstl.networks.weights import DEFAULT
 from sstl.ops.precision import Precision
 from sstl.ops.processes import ALONE, Crew
+from sstl.ops.progress import hidden
 from sstl.rain import Recipe, load_recipe, render
 from sstl.report.environment import environment
 from sstl.report.evaluation_table import DECIBELS, aligned, means
@@ -339,7 +340,7 @@ def _each(
     found: dict[int, Row | Failure] = {}
     count = len(source) if limit is None else min(limit, len(source))
     own = range(processes.rank, count, processes.world)
-    for i in tqdm(own, desc="evaluate", unit="image", disable=not progress or processes.rank > 0):
+    for i in tqdm(own, desc="evaluate", unit="image", **hidden(not progress or processes.rank > 0)):
         try:
             found[i] = Row(source.key(i), measure(source.load(i)))
         except InputError as error:
