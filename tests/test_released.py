@@ -565,7 +565,7 @@ def test_an_existing_file_is_kept(run_cli, given, options, tmp_path):
             ("import", "FILE", "--network", "prenet", "-o", "OUT.pth"),
             "OUT.pth: sstl's weights are safetensors; give a name that ends in .safetensors.",
         ),
-        (("export", "joint-small", "-o", "OUT.onnx"), "OUT.onnx: unknown kind of file; give a name that ends in .pth"),
+        (("export", "joint-small", "-o", "OUT.bin"), "OUT.bin: unknown kind of file; give a name that ends in .pth"),
     ],
 )
 def test_wrong_usage(run_cli, given, monkeypatch, arguments, message):
@@ -649,7 +649,7 @@ def test_tiles_with_airlights_of_their_own_would_not_fit(monkeypatch, weights, v
     monkeypatch.setattr(Restorer, "_airlight", lambda *_: None)
     own = load(weights, precision="fp32", tile=192, deveil=True).restore(large).astype(int)
     assert np.abs(tiled - whole).mean() < 0.3
-    assert np.abs(own - whole).mean() > 5
+    assert np.abs(own - whole).mean() > 3
 
 
 def test_the_airlight_of_one_photo_is_not_that_of_the_next(weights, veiled):
