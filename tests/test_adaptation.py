@@ -221,7 +221,7 @@ def test_rain_covers_rainy_photos_and_not_clear_ones(tmp_path):
     for name, pixels in (("clear", image), ("rainy", rainy)):
         (tmp_path / name).mkdir()
         Image.fromarray((pixels[0].permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / name / "a.png")
-    clear, wet = (rain_cover("joint-small", tmp_path / name, 0) for name in ("clear", "rainy"))
+    clear, wet = (rain_cover(tmp_path / name, 0) for name in ("clear", "rainy"))
     assert clear < adaptation.DRY < wet
 
 

@@ -42,7 +42,7 @@ from sstl.report.page import write_page
 from sstl.restore import load
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
-DRY = 0.02  # share of the pixels in which the start finds rain below which photos count as dry; 0.002 to 0.008 of clean
+DRY = 0.02  # share of the pixels with rain below which photos count as dry; of clear photographs 0.002 to 0.008
 LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
 Failures = dict[Path, str]
@@ -90,8 +90,8 @@ def adapt(
     Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/`` and ``report.html`` into
     ``output``. The supervised branch, which prevents forgetting, rains on clean photographs. The gate judges the
     network every fifty steps without truth, and the best that neither forgets nor harms clean photographs is kept; if
-    none is better than the start by more than the judgement's own error, or if the photos hold no rain that the start
-    can see, the weights that are written are the start's, and the page says so.
+    none is better than the start by more than the judgement's own error, or if the photos hold no rain to speak of,
+    the weights that are written are the start's, and the page says so.
 
     Args:
         photos: the folder of rainy photos.
@@ -140,7 +140,7 @@ def adapt(
     # Before anything is looked for or written, what would stop the training.
     create_method(method, build_network(config.network), **config.method.options)
     load_recipe(recipe)
-    found = rain_cover(weights, photos, seed) if gate else None
+    found = rain_cover(photos, seed) if gate else None
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config, overwrite)
     else:
@@ -200,10 +200,13 @@ def check_photos(folder: Path) -> tuple[list[Path], Failures]:
     return usable, failures
 
 
-def rain_cover(weights: str | Path, photos: Path, seed: int) -> float:
-    """Return the share of the pixels in which weights find rain, the median over crops of photos, in [0, 1]."""
+def rain_cover(photos: Path, seed: int) -> float:
+    """Return the share of the pixels that hold rain, the median over crops of photos, in [0, 1].
+
+    As the shipped weights see it, whatever is adapted: a start that is blind to the photos' rain must learn it.
+    """
     crops = draw_crops(open_images(SourceConfig(str(photos.resolve())), "rainy"), LOOKED_AT, SIDE, seed)
-    found = rain_found(crops, restore(load_weights(weights).network, crops))
+    found = rain_found(crops, restore(load_weights(DEFAULT).network, crops))
     return float((found > 0).float().mean(dim=(1, 2, 3)).median())
 
 

@@ -38,7 +38,7 @@ class Outcome:
 
     Attributes:
         photos: how many could be read.
-        cover: share of their pixels in which the start finds rain; None if nobody looked.
+        cover: share of their pixels that hold rain, as the shipped weights see it; None if nobody looked.
         accepted: whether the weights differ from the start's; None without a gate, when they do whatever they are.
         gain, error: predicted change of the luma PSNR on the photos, in dB, and the standard error of that prediction.
         forgotten: loss of luma PSNR on rehearsed pairs, in dB.
