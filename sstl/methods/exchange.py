@@ -15,7 +15,7 @@ from sstl.types import PairedBatch, Restoration
 
 FAINT = 4 / 255  # residuals below this are noise or texture rather than streaks
 STRONGEST = 8.0  # a streak is brightened by at most this factor, so that nothing found is not blown up into rain
-_AROUND = 31  # pixels; wider than the gaps of dense rain
+FAR = 31  # pixels; wider than dense rain and its gaps
 _GRID = 4  # a veil is smooth: its transmission is kept at so many places along each side of a crop
 
 
@@ -27,8 +27,8 @@ def rain_found(photos: Tensor, restored: Restoration) -> Tensor:
     """
     removed = photos - restored.background
     streak = found_streaks(removed if restored.mask is None else removed * (restored.mask > 0.5))
-    lowest = -F.max_pool2d(-streak, _AROUND, stride=1, padding=_AROUND // 2)
-    return streak - F.avg_pool2d(lowest, _AROUND, stride=1, padding=_AROUND // 2, count_include_pad=False)
+    lowest = -F.max_pool2d(-streak, FAR, stride=1, padding=FAR // 2)
+    return streak - F.avg_pool2d(lowest, FAR, stride=1, padding=FAR // 2, count_include_pad=False)
 
 
 def found_streaks(residual: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def lay_veil(pairs: PairedBatch, photos: Tensor, share: Tensor) -> PairedBatch:
     that channel is veil; see ``veil_share``.
     """
     airlight = estimate_airlight(photos)
-    dark = dark_channel(photos) / airlight.mean(dim=1, keepdim=True).clamp(min=1e-3)
+    dark = dark_channel(photos, FAR) / airlight.mean(dim=1, keepdim=True).clamp(min=1e-3)
     haze = F.interpolate(
         F.adaptive_avg_pool2d(dark, _GRID), pairs.rainy.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -62,8 +62,17 @@ def lay_veil(pairs: PairedBatch, photos: Tensor, share: Tensor) -> PairedBatch:
     return as_pairs(transmission * pairs.rainy + (1 - transmission) * airlight, pairs.clean, pairs.key)
 
 
+def darkness(images: Tensor) -> Tensor:
+    """Mean dark channel of images, over windows that reach beyond dense rain: what is bright everywhere in them is veil.
+
+    In windows of 5 pixels dense streaks that were overlooked pass for a veil; laid over clean images, it teaches a
+    network to darken everything.
+    """
+    return dark_channel(images, FAR).mean()
+
+
 def veil_share(photos: Tensor, clean: Tensor) -> Tensor:
-    """The share of photos' mean dark channel that clear photographs do not have, in [0, 1]; 0 for clear photos."""
+    """The share of photos' ``darkness`` that clear photographs do not have, in [0, 1]; 0 for clear photos."""
     return (1 - clean / photos.clamp(min=1e-3)).clamp(min=0)
 
 

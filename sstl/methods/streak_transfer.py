@@ -9,11 +9,10 @@ from torch import Tensor
 
 from sstl.errors import SstlError
 from sstl.methods.base import METHODS
-from sstl.methods.exchange import lay_over, lay_veil, left_dry, moved, rain_found, veil_share
+from sstl.methods.exchange import darkness, lay_over, lay_veil, left_dry, moved, rain_found, veil_share
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
 from sstl.ops.processes import averaged
-from sstl.ops.veil import dark_channel
 from sstl.types import PairedBatch, UnpairedBatch
 
 _MOMENTUM = 0.95
@@ -86,7 +85,7 @@ class StreakTransfer(Taught):
         if self.veil:
             # Not the restored photos: a teacher that has learned to lift the veil would find none in them.
             streakless = (photos - found).clamp(0, 1)
-            self._seen = torch.stack([dark_channel(streakless).mean(), dark_channel(paired.clean).mean()])
+            self._seen = torch.stack([darkness(streakless), darkness(paired.clean)])
             if self.photos_dark:
                 pairs = lay_veil(pairs, streakless, veil_share(self.photos_dark, self.clean_dark))
         return left_dry(pairs, self.dry)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sstl.errors import SstlError
-from sstl.methods.exchange import as_pairs, lay_over, lay_veil, moved, rain_found, veil_share
+from sstl.methods.exchange import as_pairs, darkness, lay_over, lay_veil, moved, rain_found, veil_share
 from sstl.metrics import leakage, leftover
 from sstl.networks import Network
 from sstl.ops.veil import dark_channel
@@ -97,7 +97,7 @@ def make_exam(start: Network, photos: Tensor, rehearsed: PairedBatch, seed: int)
         streakless = (photos - streak).clamp(0, 1)
         streak = moved(streak, turn=10.0, zoom=1.2)
         found = lay_over(clean, streak, BRIGHTNESS, keys)
-    share = veil_share(dark_channel(streakless).mean(), dark_channel(clean).mean())
+    share = veil_share(darkness(streakless), darkness(clean))
     found = lay_veil(found, streakless, share)
     return Exam(photos, rehearsed, as_pairs(_in_levels(found.rainy), clean, keys), streak)
 

@@ -14,9 +14,9 @@ LEAST_TRANSMISSION = 0.05
 KEPT = 0.95  # omega of He et al.: a little haze is left, so that distance can still be seen
 
 
-def dark_channel(image: Tensor) -> Tensor:
-    """Smallest value over channels and a 5x5 window, (B, C, H, W) -> (B, 1, H, W); near 0 in clear outdoor photos."""
-    return -F.max_pool2d(-image.amin(dim=1, keepdim=True), WINDOW, stride=1, padding=WINDOW // 2)
+def dark_channel(image: Tensor, window: int = WINDOW) -> Tensor:
+    """Smallest value over channels and an odd window, (B, C, H, W) -> (B, 1, H, W); near 0 in clear outdoor photos."""
+    return -F.max_pool2d(-image.amin(dim=1, keepdim=True), window, stride=1, padding=window // 2)
 
 
 def estimate_airlight(image: Tensor) -> Tensor:
