@@ -79,7 +79,7 @@ TRIALS = {
     "consistency": Trial("consistency"),
     "without_dry": Trial("default", {"dry": 0.0}, gate=True),
     "without_veil": Trial("default", {"veil": False}, gate=True),
-    "without_rehearsal": Trial("default", {"supervised": 1.0}, gate=True),
+    "without_rehearsal": Trial("default", {"supervised": 0.0}, gate=True),
 }
 
 

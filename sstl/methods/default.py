@@ -1,4 +1,4 @@
-"""The default of ``sstl adapt``: streak transfer that leaves clear photographs as they are and rehearses more."""
+"""The default of ``sstl adapt``: streak transfer that leaves clear photographs as they are."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sstl.networks import Network
 
 @METHODS.register("default")
 class Default(StreakTransfer):
-    """``streak_transfer`` with some of the pairs left dry and more weight on the supervised branch.
+    """``streak_transfer`` with two fifths of the pairs left dry.
 
     The combination that won ``experiments/shift`` on the domains that it was developed on; see ``StreakTransfer``.
     """
 
     name = "default"
 
-    def __init__(self, network: Network, supervised: float = 1.5, dry: float = 0.4, **options: Any) -> None:
-        super().__init__(network, supervised=supervised, dry=dry, **options)
+    def __init__(self, network: Network, dry: float = 0.4, **options: Any) -> None:
+        super().__init__(network, dry=dry, **options)

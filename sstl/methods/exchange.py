@@ -63,7 +63,7 @@ def lay_veil(pairs: PairedBatch, photos: Tensor, share: Tensor) -> PairedBatch:
 
 
 def darkness(images: Tensor) -> Tensor:
-    """Mean dark channel of images, over windows that reach beyond dense rain: what is bright everywhere in them is veil.
+    """Mean dark channel of images over windows that reach beyond dense rain: what is bright all over them is veil.
 
     In windows of 5 pixels dense streaks that were overlooked pass for a veil; laid over clean images, it teaches a
     network to darken everything.
