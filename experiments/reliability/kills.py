@@ -16,7 +16,7 @@ import random
 import signal
 import tempfile
 import time
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Cut:
 def train(run: Path, log: Path, cut: tuple[int, float] | None) -> None:
     """Run ``sstl train`` in this process; ``cut`` is the number of the file in the middle of which it is killed."""
     torch.set_num_threads(1)
+    # As outside this harness: a loader's worker must be a child of the training, or it does not see that it died.
+    set_start_method("fork", force=True)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     if cut is not None:
         number, whole = itertools.count(), Path.open
