@@ -64,6 +64,7 @@ TRIALS = {
     "control": Trial(everywhere=True),
     "oracle": Trial(rain="truth", everywhere=True),
     "default": Trial("default", gate=True, everywhere=True),
+    "with_veil": Trial("default", {"veil": True}, gate=True, everywhere=True),
     "streak_transfer": Trial("streak_transfer"),
     "collapsed": Trial(rain="photos"),
     "smoothed": Trial(rain="smooth"),
@@ -78,7 +79,6 @@ TRIALS = {
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
     "without_dry": Trial("default", {"dry": 0.0}, gate=True),
-    "without_veil": Trial("default", {"veil": False}, gate=True),
     "without_rehearsal": Trial("default", {"supervised": 0.0}, gate=True),
 }
 

@@ -40,7 +40,7 @@ class Gate:
         self.start = {name: t.detach().clone() for name, t in network.state_dict().items()}
         data, count, side = config.data, self.gate.crops, self.gate.side
         photos = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)[range(count)]
-        rehearsed = PairedStream(data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
+        rehearsed = PairedStream(self.gate.paired or data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
         with self.arithmetic():
             exam = make_exam(network.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed)
             self.trust = Trust(network, exam)
