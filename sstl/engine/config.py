@@ -114,8 +114,8 @@ class GateConfig:
         every: steps between two judgements.
         patience: judgements in a row without a better network after which training stops.
         crops, side: how many crops of the photos (and of the pairs) to judge on, and their side in pixels.
-        paired: the labelled parts to judge on, best some that are not trained on: what is forgotten shows elsewhere first;
-            by default the training's own.
+        paired: the labelled parts to judge on, by default the training's own; best some that are not trained on, where
+            what is forgotten shows first.
         forgetting: loss of luma PSNR on the rehearsed pairs that is accepted, in dB.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
