@@ -13,10 +13,10 @@ from sstl.networks import Network
 class Default(StreakTransfer):
     """``streak_transfer`` with two fifths of the pairs left dry, and without the veil.
 
-    The veil is off because with few clean photographs it taught a network to darken whatever is not among them
-    (``experiments/finetune_real``); ``veil: true`` lays it.
+    The veil is off: with few clean photographs to lay it over, a network learns to darken whatever is not among them.
+    ``veil: true`` lays it.
 
-    The combination that won ``experiments/shift`` on the domains that it was developed on; see ``StreakTransfer``.
+    See ``StreakTransfer``; how it fares is in ``experiments/shift``.
     """
 
     name = "default"
