@@ -340,7 +340,10 @@ class _Stop:
             # Not print: the signal may have come in the middle of one.
             os.write(2, b"\nsstl: stopping after this step; ask again to stop at once, without saving\n")
         elif time.monotonic() - self.since > PATIENCE:  # some launchers send a signal twice
-            signal.signal(signum, self.previous[signum])
+            handler = self.previous[signum]
+            if handler is signal.SIG_IGN:  # of a process in the background, which was told all the same
+                handler = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+            signal.signal(signum, handler)
             signal.raise_signal(signum)
 
     @contextmanager
