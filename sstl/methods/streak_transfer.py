@@ -64,7 +64,7 @@ class StreakTransfer(Taught):
         super().__init__(network, decay, **options)
         self.weight, self.transfer, self.veil, self.dry = supervised, transfer, veil, dry
         self.brightness, self.turn, self.zoom = brightness, turn, zoom
-        for name in ("photos_dark", "clean_dark"):  # running means of the dark channel; 0 before the first step
+        for name in ("photos_dark", "clean_dark") if veil else ():  # running means; 0 before the first step
             self.register_buffer(name, torch.zeros(()))
         self._seen: Tensor | None = None
 
