@@ -12,7 +12,8 @@ from PIL import Image
 from skimage import data
 
 import sstl
-from sstl.data import SourceConfig, open_pairs
+from sstl.config import load_config
+from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import GateConfig, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
 from sstl.methods.trust import Judgement, Trust
@@ -88,7 +89,9 @@ def test_the_pace_gives_the_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(adaptation, "train", lambda _: None)
     log = [{"step": i, "seconds": 10 + 0.5 * i} for i in range(1, 9)]  # half a second a step after a slow start
     monkeypatch.setattr(adaptation, "read_log", lambda _: log)
-    config = TrainConfig(output=tmp_path, data=adaptation.DataConfig(paired=(adaptation._anchor("bundled", "mixed"),)))
+    config = TrainConfig(
+        output=tmp_path, data=adaptation.DataConfig(paired=(adaptation._rained_on("bundled", "train", "mixed"),))
+    )
     assert adaptation.steps_for(2, config) == 240
     with pytest.raises(ConfigError, match="positive"):
         adaptation.steps_for(0, config)
@@ -201,6 +204,7 @@ def test_without_a_gain_the_start_is_returned(photos, tmp_path, monkeypatch):
     result = adapt(photos, tmp_path / "run", SOURCE, steps=2)
     assert result.outcome.accepted is False
     assert same(SOURCE, result.weights)
+    assert "Not adapted to photos" in (tmp_path / "run" / "report.html").read_text()
     assert "The start is returned" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -222,7 +226,9 @@ def test_rain_covers_rainy_photos_and_not_clear_ones(tmp_path):
     for name, pixels in (("clear", image), ("rainy", rainy)):
         (tmp_path / name).mkdir()
         Image.fromarray((pixels[0].permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / name / "a.png")
-    clear, wet = (rain_cover(tmp_path / name, 0) for name in ("clear", "rainy"))
+    clear, wet = (
+        rain_cover(open_images(SourceConfig(str(tmp_path / name)), "rainy"), 0) for name in ("clear", "rainy")
+    )
     assert clear < adaptation.DRY < wet
 
 
@@ -244,6 +250,17 @@ def test_the_roles_of_the_quickstart_share_no_scene(tmp_path):
     rainy, clean = pairs.load(0)
     assert np.mean(rainy.astype(float) - clean) > 5
     assert SLANTED.angle[0] > 20  # outside the source's -28..28 only in part, but dense and in several layers
+
+
+def test_the_gate_of_the_quickstart_sees_neither_what_is_trained_on_nor_the_test(tmp_path):
+    quickstart(tmp_path / "q", steps=2)
+    domain, config = tmp_path / "q" / "domain", load_config(TrainConfig, tmp_path / "q" / "run" / "config.yaml")
+    assert config.gate is not None
+    judged, trained = (Path(part.path) for parts in (config.gate.paired, config.data.paired) for part in parts)
+    assert (judged, trained) == (domain / "held-out", domain / "clean")
+    tiles = [path.name for folder in (judged, trained) for path in folder.iterdir()]
+    assert len(tiles) == len(set(tiles)) == len(Scenes("clean"))
+    assert all(name.startswith("motorcycle") for name in tiles)
 
 
 def test_quickstart_reports_the_true_gain(tmp_path):

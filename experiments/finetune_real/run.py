@@ -1,10 +1,10 @@
 """Adapt the shipped weights to real rainy photos without truth, and score the photos that were held out.
 
-SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--method METHOD]
+SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--options KEY=VALUE ...] [--no-gate]
 
 Adapts to the manifest's real training photos by ``sstl adapt`` as it is, and measures the weights before and after on
 its real development photos (no truth: NIQE, leftover, leakage, directionality, doubt), on clean photographs and on the
-development pairs of the synthetic sets. Writes results.json; the restored photos stay in FOLDER, for ``sstl compare
+development pairs of the synthetic sets. Writes results.json (with options results-OPTION.json); the restored photos stay in FOLDER, for ``sstl compare
 --blind FOLDER/before FOLDER/after``.
 """
 
@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import resource
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from sstl.config import with_overrides
 from sstl.data import SourceConfig, open_pairs
 from sstl.data.images import Photo, read_rgb8
 from sstl.data.manifest import read_manifest
@@ -85,12 +88,14 @@ def main() -> None:
     """Adapt, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/finetune_real"))
-    parser.add_argument("--method", default="default")
+    parser.add_argument("--options", metavar="KEY=VALUE", nargs="+", default=(), help="of the default method")
+    parser.add_argument("--no-gate", action="store_true", help="keep the last weights, whatever is judged")
     args = parser.parse_args()
     folder = args.folder.resolve()
     train, dev = (linked(photos(split), folder / split) for split in ("train", "dev"))
     started, used = time.perf_counter(), time.process_time()
-    result = adapt(train, folder / "run", method=args.method, seed=SEED, overwrite=True)
+    chosen = with_overrides({}, args.options)
+    result = adapt(train, folder / "run", options=chosen, gate=not args.no_gate, seed=SEED, overwrite=True)
     minutes, processor = (time.perf_counter() - started) / 60, (time.process_time() - used) / 60
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     weights: dict[str, Callable[[], Restorer]] = {"before": load, "after": lambda: load(result.weights)}
@@ -101,12 +106,13 @@ def main() -> None:
         for _ in restore_files(restorer(), jobs, overwrite=True):
             pass
     results = {
-        "command": f"python experiments/finetune_real/run.py --method {args.method}",
+        "command": shlex.join(["python", "experiments/finetune_real/run.py", *sys.argv[1:]]).replace(str(folder), "FOLDER"),
         "photos": len(list(train.iterdir())), "seed": SEED, "outcome": vars(result.outcome), **scores,
         "minutes": round(minutes, 2), "processor_minutes": round(processor, 2), "peak_gib": round(peak, 2),
         "environment": environment(),
     }  # fmt: skip
-    write_atomic(RESULTS, json.dumps(results, indent=1) + "\n")
+    changed = "".join(f"-{option}" for option in args.options) + "-ungated" * args.no_gate
+    write_atomic(RESULTS.with_stem(f"results{changed}".replace("=", "-")), json.dumps(results, indent=1) + "\n")
     print(json.dumps({key: results[key] for key in ("outcome", "before", "after", "minutes", "peak_gib")}, indent=1))
     print(f"next: sstl compare --blind {folder / 'before'} {folder / 'after'}")
 

@@ -34,9 +34,9 @@ from sstl.report.environment import environment
 
 FOLDER = Path(__file__).resolve().parent / "trust"
 RESULTS = FOLDER.with_suffix(".json")
-# Of each measure in the score, the sign of its weight: what rises, or falls, when a restoration becomes better. With
-# any other measure beside ``found`` the order in a developed domain that was left out became worse.
-SIGNS = {"found": 1}
+# Of each measure, the sign of its weight in a score: what rises, or falls, when a restoration becomes better.
+SIGNS = {"found": 1, "cycle": 1, "mirror": 1, "clean": 1, "leftover": -1, "leakage": -1, "dark": -1, "detail": -1}
+SCORE = ("found",)  # what the score is made of; ``fit`` reports what others beside it would do
 OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
 LEAST = 20  # checkpoints of a domain
 NEAR = 1.0  # dB
@@ -104,6 +104,23 @@ class Measured:
         return np.asarray(sum(weight * self.change[name].mean(axis=1) for name, weight in weights.items()))
 
 
+def calibrated(seen: list[Measured], names: tuple[str, ...]) -> dict[str, float]:
+    """Return the weights of measures, fitted to domains that count alike, however much there is to gain in them."""
+    spread = {one.domain: one.gain.std() for one in seen}
+    columns = {n: np.concatenate([one.change[n].mean(axis=1) / spread[one.domain] for one in seen]) for n in names}
+    wanted = np.concatenate([one.gain / spread[one.domain] for one in seen])
+    return fitted(columns, wanted, {name: SIGNS[name] for name in names})
+
+
+def left_out(seen: list[Measured], names: tuple[str, ...]) -> dict[str, float]:
+    """Return the rank correlation in each domain by weights that were fitted to the others."""
+    found = {}
+    for one in seen:
+        weights = calibrated([other for other in seen if other is not one], names)
+        found[one.domain] = round(float(spearmanr(one.predicted(weights), one.gain).statistic), 3) if weights else 0.0
+    return found
+
+
 def fitted(columns: dict[str, np.ndarray], wanted: np.ndarray, signs: dict[str, int]) -> dict[str, float]:
     """Return weights of the given signs by least squares; what weighs nothing is left out."""
     matrix = np.stack([sign * columns[name] for name, sign in signs.items()], axis=1)
@@ -120,10 +137,11 @@ def fit() -> None:
     measured = [Measured(file) for file in sorted(FOLDER.glob("*.json"))]
     developed_on = reserved()["developed_on"]
     seen = [one for one in measured if one.domain in developed_on]
-    # Domains differ in how much there is to gain: each counts alike.
-    spread = {one.domain: one.gain.std() for one in seen}
-    columns = {n: np.concatenate([one.change[n].mean(axis=1) / spread[one.domain] for one in seen]) for n in SIGNS}
-    weights = fitted(columns, np.concatenate([one.gain / spread[one.domain] for one in seen]), SIGNS)
+    weights = calibrated(seen, SCORE)
+    tried = {
+        " + ".join(names): left_out(seen, names) for names in [SCORE, *((*SCORE, n) for n in SIGNS if n not in SCORE)]
+    }
+    print(json.dumps(tried, indent=1))
     gains = np.concatenate([one.gain for one in seen])
     predicted = np.concatenate([one.predicted(weights) for one in seen])
     near = (predicted > 0) & (predicted < NEAR)  # where it is decided whether to adapt at all
@@ -155,7 +173,10 @@ def fit() -> None:
     for row in rows:
         print({key: value for key, value in row.items() if key != "points"})
     print(calibration)
-    write_atomic(RESULTS, json.dumps({"calibration": calibration, "rows": rows, "environment": environment()}) + "\n")
+    write_atomic(
+        RESULTS,
+        json.dumps({"calibration": calibration, "left_out": tried, "rows": rows, "environment": environment()}) + "\n",
+    )
 
 
 def main() -> None:

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clean", metavar="DIR", default="bundled", help="clean photographs to rain on (default: scikit-image's)"
     )
     parser.add_argument(
+        "--held-out",
+        metavar="DIR",
+        default="bundled",
+        help="clean photographs to judge on, none of --clean (default: others of scikit-image's)",
+    )
+    parser.add_argument(
         "--no-gate",
         action="store_true",
         help="write the last weights, judged or not; else the best judged ones, or the start if none is better",
@@ -56,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         args.minutes,
         gate=not args.no_gate,
         clean=args.clean,
+        held_out=args.held_out,
         options=with_overrides({}, args.options),
         seed=args.seed,
         resume=args.resume,

@@ -116,6 +116,8 @@ class GateConfig:
         crops, side: how many crops of the photos (and of the pairs) to judge on, and their side in pixels.
         paired: the labelled parts to judge on, by default the training's own; best some that are not trained on, where
             what is forgotten shows first.
+        finder: weights (a shipped name or a file) that find the photos' rain for the exam; by default the start. One
+            that is blind to the photos' rain makes an exam without rain, which tells nothing.
         forgetting: loss of luma PSNR on the rehearsed pairs that is accepted, in dB.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
@@ -125,6 +127,7 @@ class GateConfig:
     crops: int = 24
     side: int = 192
     paired: tuple[PairedPart, ...] = ()
+    finder: str | None = None
     forgetting: float = 0.3
     least: float = 0.05
 

@@ -41,9 +41,10 @@ class Gate:
         data, count, side = config.data, self.gate.crops, self.gate.side
         photos = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)[range(count)]
         rehearsed = PairedStream(self.gate.paired or data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
+        finder = network if self.gate.finder is None else load_weights(self.gate.finder).network
         with self.arithmetic():
-            exam = make_exam(network.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed)
-            self.trust = Trust(network, exam)
+            exam = make_exam(finder.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed)
+            self.trust = Trust(network.to(device), exam)
         self.best: dict[str, Any] | None = None
         self.waited = 0
 

@@ -40,7 +40,7 @@ class Exam:
     Attributes:
         photos: crops of the rainy photos, (N, 3, S, S) in [0, 1].
         rehearsed: pairs as the supervised branch meets them, N too; what must not be forgotten.
-        found: their clean images under the rain that the start found in the photos, behind the photos' veil.
+        found: their clean images under the rain that was found in the photos, behind the photos' veil.
         streak: the streaks that were found, (N, 1, S, S).
     """
 
@@ -76,11 +76,11 @@ class Judgement:
         return self.clean >= min(CLEAR, self.clean_before - 0.1)
 
 
-def make_exam(start: Network, photos: Tensor, rehearsed: PairedBatch, seed: int) -> Exam:
-    """Return the exam of photos: what the start finds in them decides, so that all later networks face the same.
+def make_exam(finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int) -> Exam:
+    """Return the exam of photos, which all networks of a run face alike.
 
     Args:
-        start: the network before adaptation.
+        finder: finds the rain in the photos; the network before adaptation, or one that sees more.
         photos: (N, 3, S, S) in [0, 1], N at least 2.
         rehearsed: N labelled pairs of the same size.
         seed: of all choices; the global random state is left as it was.
@@ -93,7 +93,7 @@ def make_exam(start: Network, photos: Tensor, rehearsed: PairedBatch, seed: int)
     clean, keys = rehearsed.clean, rehearsed.key
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        streak = rain_found(photos, restore(start, photos))
+        streak = rain_found(photos, restore(finder, photos))
         streakless = (photos - streak).clamp(0, 1)
         streak = moved(streak, turn=10.0, zoom=1.2)
         found = lay_over(clean, streak, BRIGHTNESS, keys)
@@ -168,8 +168,8 @@ class Trust:
     """Judges networks against the start of an adaptation on one exam.
 
     The predicted gain is a weighted sum of what the measures changed; the weights were calibrated on checkpoints of
-    known gain (``experiments/shift/trust.py``), and so was the error of the prediction. As it turned out, ``found``
-    alone orders networks best in a domain that was left out; the others are shown.
+    known gain (``experiments/shift/trust.py``), and so was the error of the prediction. They are of ``found`` alone: no
+    other measure beside it ordered networks better in domains that were left out; the others are shown.
     """
 
     def __init__(self, start: Network, exam: Exam) -> None:
@@ -188,7 +188,7 @@ class Trust:
 
 
 def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tuple[float, float]:
-    """Return the predicted gain in dB and its standard error, from the change of each measure on each crop.
+    """Return the predicted gain in dB and by how much it may be too high, from the change of each measure on each crop.
 
     Args:
         change: measure -> after minus before, (N,).

@@ -13,7 +13,7 @@ import yaml
 from tqdm import tqdm
 
 from sstl.config import load_config, to_tree
-from sstl.data import PairSource, SourceConfig, open_images
+from sstl.data import ImageSource, PairSource, SourceConfig, open_images
 from sstl.data.images import list_images, read_rgb8
 from sstl.data.matching import SIDE, draw_crops
 from sstl.data.stream import PairedPart
@@ -42,7 +42,7 @@ from sstl.report.page import write_page
 from sstl.restore import load
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
-DRY = 0.02  # share of the pixels with rain below which photos count as dry; of clear photographs 0.002 to 0.008
+DRY = 0.02  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
 Failures = dict[Path, str]
@@ -77,6 +77,7 @@ def adapt(
     *,
     gate: bool = True,
     clean: str | Path = "bundled",
+    held_out: str | Path = "bundled",
     recipe: str = "mixed",
     options: Mapping[str, Any] | None = None,
     learning_rate: float = 2e-4,
@@ -102,7 +103,9 @@ def adapt(
         minutes: train for about so long: the pace is measured first and the number of steps follows from it.
         gate: judge and choose; without, the last weights are written whatever they are.
         clean: a folder of clean photographs for the supervised branch; ``bundled`` is three of scikit-image's.
-        recipe: the rain that is rendered on them.
+        held_out: a folder of clean photographs that the gate judges on, with none of ``clean``; ``bundled`` is two
+            others of scikit-image's.
+        recipe: the rain that is rendered on both.
         options: options of the method.
         learning_rate: of AdamW; a tenth of a training's from scratch.
         seed: of everything random.
@@ -122,7 +125,7 @@ def adapt(
         network=NetworkConfig(info["network"], info["config"], str(weights)),
         method=MethodConfig(method, dict(options or {})),
         data=DataConfig(
-            paired=(_anchor(clean, recipe),),
+            paired=(_rained_on(clean, "train", recipe),),
             unpaired=(SourceConfig(str(photos.resolve())),),
             crop=96,
             workers=0,
@@ -140,15 +143,16 @@ def adapt(
     # Before anything is looked for or written, what would stop the training.
     create_method(method, build_network(config.network), **config.method.options)
     load_recipe(recipe)
-    found = rain_cover(photos, seed) if gate else None
+    found = rain_cover(open_images(config.data.unpaired[0], "rainy"), seed) if gate else None
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config, overwrite)
     else:
         if minutes is not None:
             config = replace(config, steps=steps_for(minutes, config))
         if gate:
-            # Photographs that are not trained on: three of them could be learned by heart while others suffer.
-            config = replace(config, gate=GateConfig(paired=(PairedPart("bundled", split="dev", recipe=recipe),)))
+            # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
+            # is found by the shipped weights, because a start may be blind to the rain that it must learn.
+            config = replace(config, gate=GateConfig(paired=(_rained_on(held_out, "dev", recipe),), finder=DEFAULT))
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
@@ -201,12 +205,12 @@ def check_photos(folder: Path) -> tuple[list[Path], Failures]:
     return usable, failures
 
 
-def rain_cover(photos: Path, seed: int) -> float:
+def rain_cover(photos: ImageSource, seed: int) -> float:
     """Return the share of the pixels that hold rain, the median over crops of photos, in [0, 1].
 
     As the shipped weights see it, whatever is adapted: a start that is blind to the photos' rain must learn it.
     """
-    crops = draw_crops(open_images(SourceConfig(str(photos.resolve())), "rainy"), LOOKED_AT, SIDE, seed)
+    crops = draw_crops(photos, LOOKED_AT, SIDE, seed)
     found = rain_found(crops, restore(load_weights(DEFAULT).network, crops))
     return float((found > 0).float().mean(dim=(1, 2, 3)).median())
 
@@ -216,6 +220,7 @@ def _nothing_to_do(config: TrainConfig, overwrite: bool) -> Path:
     weights = config.output / "weights.safetensors"
     if weights.exists() and not overwrite:
         raise ConfigError(f"{config.output} already holds a run; give --overwrite, or another output.")
+    (config.output / "log.jsonl").unlink(missing_ok=True)  # of a run that is replaced
     start = load_weights(str(config.network.weights))
     write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(replace(config, steps=1)), sort_keys=False))
     return save_weights(weights, start.network, start.info)
@@ -234,7 +239,8 @@ def steps_for(minutes: float, config: TrainConfig) -> int:
     return max(10, int(60 * minutes / pace))
 
 
-def _anchor(clean: str | Path, recipe: str) -> PairedPart:
+def _rained_on(clean: str | Path, split: str, recipe: str) -> PairedPart:
+    """A recipe's rain on the photographs of a folder, or on those of a split of the bundled ones."""
     if str(clean) == "bundled":
-        return PairedPart("bundled", split="train", recipe=recipe)
+        return PairedPart("bundled", split=split, recipe=recipe)
     return PairedPart(str(Path(clean).resolve()), recipe=recipe)

@@ -45,7 +45,7 @@ def adaptation_page(
     folder = config.data.unpaired[0].path
     start = str(config.network.weights)
     return Page(
-        title=f"Adapted to {Path(folder).name}",
+        title=f"{_what(outcome)} {Path(folder).name}",
         verdict=verdict(figures, outcome),
         facts={
             "Photos": f"{len(photos)}" + (f" ({len(failures)} more could not be read)" if failures else ""),
@@ -79,6 +79,12 @@ def adaptation_page(
             f"--steps {config.steps * 2}",
         ],
     )
+
+
+def _what(outcome: Outcome) -> str:
+    if outcome.dry:
+        return "Nothing to adapt to in"
+    return "Not adapted to" if outcome.accepted is False else "Adapted to"
 
 
 def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Comparison, float, float]:
@@ -131,17 +137,17 @@ def _score(outcome: Outcome) -> str:
 
 
 def _judgement_table(outcome: Outcome) -> list[Table]:
-    if outcome.gain is None:
+    if outcome.gain is None or outcome.forgotten is None:
         return []
     rows = [
         ("predicted gain on your photos", f"{outcome.gain:+.2f} ± {outcome.error:.2f} dB"),
-        ("forgotten: rehearsed rain is restored worse by", f"{outcome.forgotten:+.2f} dB"),
-        ("judged best at step", str(outcome.step)),
-        ("share of the way from the start that was kept", f"{outcome.share:.0%}"),
+        ("rain that was known, on photographs held out", f"{-outcome.forgotten:+.2f} dB (below 0: forgotten)"),
+        ("judged best", f"step {outcome.step}, {outcome.share:.0%} of the way from the start"),
+        ("kept", "the best" if outcome.accepted else "the start"),
     ]
     note = (
         "Without ground truth: from rain that was found in your photos, laid over clean images whose truth is known; "
-        "see docs/methods.md, Trust. Less than the whole way is kept where the whole would forget too much."
+        "see docs/methods.md, Trust. Less than the whole way is taken where the whole would forget too much."
     )
     return [Table("The judgement", ("", "value"), rows, note)]
 

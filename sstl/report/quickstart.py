@@ -37,8 +37,8 @@ SLANTED = Recipe(
 class Scenes:
     """Photographs of scikit-image, cut into square tiles; an image source.
 
-    The three roles share no scene: ``clean`` to rain on in the supervised branch, ``photos`` for the unlabelled rainy
-    photos, ``test`` for the pairs that the gain is measured on.
+    The three roles share no scene: ``clean`` to rain on in the supervised branch (every fourth tile is held out, to
+    judge on), ``photos`` for the unlabelled rainy photos, ``test`` for the pairs that the gain is measured on.
     """
 
     roles = {"clean": ("motorcycle",), "photos": ("astronaut", "coffee"), "test": ("chelsea", "rocket")}  # noqa: RUF012
@@ -69,14 +69,14 @@ class Scenes:
 
 
 def make_domain(folder: Path, seed: int) -> None:
-    """Write the target domain: ``photos/`` (rainy only), ``clean/`` and the pairs ``test/rain`` and ``test/norain``."""
+    """Write the target domain: rainy ``photos``, ``clean`` ones, some ``held-out``, and pairs for the test."""
     rainy = RenderedPairs(Scenes("photos"), SLANTED, seed=1000 + seed)
     test = RenderedPairs(Scenes("test"), SLANTED, seed=2000 + seed)
     clean = Scenes("clean")
     for i in range(len(rainy)):
         _write(folder / "photos" / f"{rainy.key(i)}.png", rainy.load(i)[0])
     for i in range(len(clean)):
-        _write(folder / "clean" / f"{clean.key(i)}.png", clean.load(i))
+        _write(folder / ("clean" if i % 4 else "held-out") / f"{clean.key(i)}.png", clean.load(i))
     for i in range(len(test)):
         for layer, image in zip(("rain", "norain"), test.load(i), strict=True):
             _write(folder / "test" / layer / f"{test.key(i)}.png", image)
@@ -105,7 +105,8 @@ def quickstart(
     truth = open_pairs(SourceConfig(str((domain / "test").resolve())))
     return adapt(
         domain / "photos", output / "run", SOURCE, method, steps,
-        clean=domain / "clean", recipe="light", learning_rate=5e-4, seed=seed, truth=truth, overwrite=overwrite,
+        clean=domain / "clean", held_out=domain / "held-out", recipe="light", learning_rate=5e-4, seed=seed,
+        truth=truth, overwrite=overwrite,
     )  # fmt: skip
 
 
