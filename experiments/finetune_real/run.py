@@ -4,8 +4,8 @@ SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--opti
 
 Adapts to the manifest's real training photos by ``sstl adapt`` as it is, and measures the weights before and after on
 its real development photos (no truth: NIQE, leftover, leakage, directionality, doubt), on clean photographs and on the
-development pairs of the synthetic sets. Writes results.json (with options results-OPTION.json); the restored photos stay in FOLDER, for ``sstl compare
---blind FOLDER/before FOLDER/after``.
+development pairs of the synthetic sets. Writes results.json, or with options results-OPTION.json; the restored photos
+stay in FOLDER, for ``sstl compare --blind FOLDER/before FOLDER/after``.
 """
 
 from __future__ import annotations
@@ -105,8 +105,9 @@ def main() -> None:
         jobs, _ = plan([train, dev], folder / name)
         for _ in restore_files(restorer(), jobs, overwrite=True):
             pass
+    options = shlex.join(argument for argument in sys.argv[1:] if argument != str(args.folder))
     results = {
-        "command": shlex.join(["python", "experiments/finetune_real/run.py", *sys.argv[1:]]).replace(str(folder), "FOLDER"),
+        "command": f"python experiments/finetune_real/run.py {options}".strip(),
         "photos": len(list(train.iterdir())), "seed": SEED, "outcome": vars(result.outcome), **scores,
         "minutes": round(minutes, 2), "processor_minutes": round(processor, 2), "peak_gib": round(peak, 2),
         "environment": environment(),
