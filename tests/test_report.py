@@ -251,6 +251,12 @@ def test_training_curves_draw_losses_rate_and_validation() -> None:
     assert not {"seconds", "skipped", "samples per second", "PSNR, a"} & set(shown)
 
 
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    shown = words(plots.training_curves([{"step": i, "loss": 10.0**-i} for i in range(1, 5)]))
+    assert "0.01" in shown
+    assert not any("math" in word for word in shown)
+
+
 def test_training_curves_name_the_sets_if_there_are_several() -> None:
     check = {"a/psnr": 30.0, "a/input_psnr": 26.0, "b/psnr": 20.0, "psnr": 25.0, "input_psnr": 20.0}
     shown = words(plots.training_curves([{"step": 1, "validation": check}]))

@@ -411,9 +411,13 @@ def _draw_loss(axis: Axes, key: str, points: Points, window: int) -> None:
 
 def _scale(axis: Axes, values: NDArray[np.float64]) -> None:
     """Make the axis logarithmic if the values are positive and span much."""
+    from matplotlib.ticker import FuncFormatter
+
     good = values[np.isfinite(values)]
     if good.size and good.min() > 0 and good.max() > 20 * good.min():
         axis.set_yscale("log")
+        # Matplotlib's own labels of a logarithmic axis are mathematics, which is not parsed here.
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _figures(checks: Sequence[Mapping[str, Any]]) -> list[str]:
