@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, harm, pairs, removed, train
+from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, harm, pairs, removed, start_network, train
 
 from sstl.errors import SstlError
 from sstl.losses import background_loss, map_entropy, mask_loss, streak_loss
@@ -53,10 +53,7 @@ def domain() -> Domain:
 @pytest.fixture(scope="session")
 def start(domain) -> Network:
     """A network trained on the source."""
-    torch.manual_seed(0)
-    network = Toy()
-    train(create_method("supervised", network), domain.source, domain.target, lr=1e-2)
-    return network
+    return start_network(domain.source)
 
 
 @pytest.fixture(scope="session")

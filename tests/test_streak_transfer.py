@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, pairs, removed, train
+from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, pairs, removed, start_network, train
 
 from sstl.methods import create_method
 from sstl.ops.veil import dark_channel
@@ -22,10 +22,7 @@ def source() -> PairedBatch:
 
 @pytest.fixture(scope="module")
 def start(source) -> Toy:
-    torch.manual_seed(0)
-    network = Toy()
-    train(create_method("supervised", network), source, pairs(96, TARGET, 2), lr=1e-2)
-    return network
+    return start_network(source)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from skimage import data
-from toy import SOURCE, TARGET, Toy, pairs
+from toy import SOURCE, TARGET, Toy, pairs, start_network
 from toy import train as train_toy
 
 from sstl.data import SourceConfig
@@ -54,10 +54,7 @@ def source() -> PairedBatch:
 
 @pytest.fixture(scope="module")
 def start(source) -> Toy:
-    torch.manual_seed(0)
-    network = Toy()
-    train_toy(create_method("supervised", network), source, pairs(96, TARGET, 2), lr=1e-2)
-    return network
+    return start_network(source)
 
 
 @pytest.fixture(scope="module")

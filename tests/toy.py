@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sstl.methods import Method
+from sstl.methods import Method, create_method
 from sstl.networks import Network
 from sstl.rain import Recipe, render
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
@@ -61,6 +61,14 @@ def pairs(count: int, recipe: Recipe, seed: int) -> PairedBatch:
     sample = render(backgrounds(count, seed), recipe, seed, range(count))
     streak = (sample.rainy - sample.clean).clamp(min=0)
     return PairedBatch(sample.rainy, sample.clean, streak, sample.mask, tuple(str(i) for i in range(count)))
+
+
+def start_network(source: PairedBatch) -> Toy:
+    """A network trained on the source, as adaptations begin with."""
+    torch.manual_seed(0)
+    network = Toy()
+    train(create_method("supervised", network), source, source, lr=1e-2)
+    return network
 
 
 def train(

@@ -38,5 +38,5 @@ def _with_files(parser: argparse.ArgumentParser, files: dict[str, str]) -> argpa
             for sub in action.choices.values():
                 _with_files(sub, files)
         elif action.choices is None and action.nargs != 0:
-            action.complete = files  # type: ignore[attr-defined]
+            action.complete = files  # type: ignore[attr-defined]  # where shtab looks for it
     return parser

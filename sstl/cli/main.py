@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import sstl
 from sstl.cli.output import Verbosity, detail, flat, print_error, print_warning, speaking
@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"'{value}' is unknown.{did_you_mean(str(value), action.choices)}")
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         raise SstlError(f"{message} (see '{self.prog} --help')")
 
 
