@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ import numpy as np
 from sstl.data.images import IMAGE_SUFFIXES, Photo, output_suffix, read_photo, to_pil, write_photo
 from sstl.errors import InputError, SstlError
 from sstl.networks.weights import DEFAULT, list_weights
+from sstl.report.adaptation import FIGURES
+from sstl.report.findings import Outcome, judged
 from sstl.report.page import Comparison, Page, render
 from sstl.restore import Restorer, load
 from sstl.restore.clip import VIDEO_SUFFIXES, Clip, video_suffix
@@ -201,12 +204,13 @@ class Desk:
             return View(_refusals(refused) or "Drop some photos or a short clip first.")
         run = self._fresh(user, "run")
         adapted = _adapted(photos, run / "run", start, steps, task)
+        outcome = Outcome(**json.loads((Path(adapted).parent / FIGURES).read_text(encoding="utf-8"))["outcome"])
         shutil.move(adapted, self.folder / user / "adapted.safetensors")
         self.restorer.cache_clear()  # the file of that name is another one now
         view = self._derain(task, user, files, str(self.folder / user / "adapted.safetensors"))
         shutil.copy(self.folder / user / "adapted.safetensors", self.folder / user / "derained" / "weights.safetensors")
         archive = _zipped(self.folder / user / "derained")
-        return View(f"Adapted in {steps} steps. {view.status}", None, view.page, view.video, archive, adapted=True)
+        return View(f"{judged(outcome)} {view.status}", None, view.page, view.video, archive, adapted=True)
 
     def _checked(self, files: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         """Return the files that may be used, and what is to be said of the others."""

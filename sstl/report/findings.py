@@ -93,7 +93,7 @@ def measure(
 
 def verdict(figures: Figures, outcome: Outcome) -> str:
     """Say in a few sentences what came out, and warn of the ways in which an adaptation fails."""
-    said = [*_of_truth(figures), _of_gate(outcome)]
+    said = [*_of_truth(figures), judged(outcome)]
     if outcome.photos < FEW:
         said.append(f"With {outcome.photos} photos the result depends on which they are; {FEW} or more are better.")
     if outcome.accepted is not False and not outcome.dry:
@@ -108,7 +108,8 @@ def _of_truth(figures: Figures) -> list[str]:
     return [f"Against the truth, adaptation {'gained' if gain >= 0 else 'LOST'} {abs(gain):.2f} dB on test images."]
 
 
-def _of_gate(outcome: Outcome) -> str:
+def judged(outcome: Outcome) -> str:
+    """Say in a sentence or two whether anything was adapted, as the gate saw it."""
     if outcome.dry:
         return (
             f"Nothing to adapt to: rain is found in {outcome.cover:.1%} of your photos' pixels. The start is returned."
