@@ -32,8 +32,8 @@ One 481×321 image: {first["milliseconds_481x321"]:.0f} ms on {machine["processo
 trained for {first["weights"]["minutes"]:.0f} minutes there ([results](experiments/first-run/results.json)).
 
 Quickstart, mean gain over seeds {seeds}: `mean_teacher` {gains["mean_teacher"]:+.2f} dB; the control, the same
-steps without the unlabelled photos, {gains["supervised"]:+.2f} dB; where no gain was judged, the start is returned and counts 0
-([results](experiments/quickstart/results.json))."""
+steps without the unlabelled photos, {gains["supervised"]:+.2f} dB; where no gain was judged, the start is returned
+and counts 0 ([results](experiments/quickstart/results.json))."""
 
 
 def _row(name: str, found: dict[str, Any]) -> list[str]:
