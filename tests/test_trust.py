@@ -19,7 +19,7 @@ from sstl.data.stream import PairedPart
 from sstl.engine import DataConfig, GateConfig, NetworkConfig, TrainConfig, read_log, train
 from sstl.errors import SstlError
 from sstl.methods import create_method
-from sstl.methods.trust import CAP, Judgement, Trust, look, luma_psnr, make_exam, measure, predict, quality
+from sstl.methods.trust import CAP, Harm, Judgement, Trust, look, luma_psnr, make_exam, measure, predict, quality
 from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import read_info
 from sstl.types import PairedBatch, Restoration
@@ -169,12 +169,13 @@ def tensors(path) -> dict[str, torch.Tensor]:
 def fake(monkeypatch, gains, **changes) -> None:
     """Let the gate hear these gains, one after the other."""
     told = iter(gains)
+    harm = {"forgotten": 0.0, "clean": 50.0, "clean_before": 50.0, **changes}
 
     def judge(*_):
-        values = {"error": 0.1, "forgotten": 0.0, "clean": 50.0, "clean_before": 50.0, "measures": {}, **changes}
-        return Judgement(gain=next(told), **values)
+        return Judgement(**harm, gain=next(told), error=0.1, measures={})
 
     monkeypatch.setattr(Trust, "judge", judge)
+    monkeypatch.setattr(Trust, "harm", lambda *_: Harm(**harm))
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -192,7 +193,7 @@ def test_the_best_judged_weights_are_kept(config, monkeypatch):
 
 @pytest.mark.parametrize(
     ("gains", "changes"),
-    [([0.09, -1, -1], {}), ([-0.5, -1, -1], {}), ([1] * 12, {"forgotten": 0.31}), ([1] * 12, {"clean": 44.0})],
+    [([0.09, -1, -1], {}), ([-0.5, -1, -1], {}), ([1] * 3, {"forgotten": 0.31}), ([1] * 3, {"clean": 44.0})],
     ids=["no more than its error", "worse", "forgets", "harms"],
 )
 def test_the_start_is_returned_if_nothing_is_better_or_harmless(config, monkeypatch, gains, changes):
@@ -212,20 +213,17 @@ def test_training_stops_when_it_gets_no_better(config, monkeypatch):
 def test_what_forgets_too_much_is_taken_back_towards_the_start(config, monkeypatch):
     settings = config(steps=2, snapshot_every=2)
     forgotten = iter([0.8, 0.4, 0.2])
-
-    def judge(*_):
-        return Judgement(1.0, 0.1, next(forgotten), 50.0, 50.0, {})
-
-    monkeypatch.setattr(Trust, "judge", judge)
+    fake(monkeypatch, [1.0])
+    monkeypatch.setattr(Trust, "harm", lambda *_: Harm(next(forgotten), 50.0, 50.0))
     final = tensors(train(settings))
     (entry,) = judgements(settings)
-    assert entry["share"] == 0.5
+    assert entry["share"] == 0.8
     start, whole = (
         tensors(path)
         for path in (settings.network.weights, settings.output / "snapshots" / "step-00000002.safetensors")
     )
     for name, value in final.items():
-        torch.testing.assert_close(value, torch.lerp(start[name], whole[name], 0.5))
+        torch.testing.assert_close(value, torch.lerp(start[name], whole[name], 0.8))
 
 
 def test_a_gate_changes_nothing_of_the_training_and_is_resumed(config):

@@ -11,12 +11,12 @@ import torch
 
 from sstl.data.stream import PairedStream, UnpairedStream
 from sstl.engine.config import TrainConfig
-from sstl.methods.trust import Judgement, Trust, make_exam
+from sstl.methods.trust import Harm, Trust, make_exam
 from sstl.networks import Network, load_weights, save_weights
 from sstl.ops.precision import resolve_precision
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
-_STEPS_BACK = (1.0, 0.75, 0.5, 0.25)  # shares of the way from the start that are tried, from the whole way down
+_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
 KEPT = "kept.safetensors"
 
 
@@ -58,12 +58,12 @@ class Gate:
         """Judge a network, keep it if it is the best so far, and return what goes into the log."""
         training = network.training
         now = {name: t.detach().clone() for name, t in network.state_dict().items()}
-        for share in _STEPS_BACK:
-            network.load_state_dict(self._between(now, share))
-            with self.arithmetic():
-                judgement = self.trust.judge(network)
-            if self.admissible(judgement):
-                break
+        with self.arithmetic():
+            for share in _SHARES:
+                network.load_state_dict(self._between(now, share))
+                if self.admissible(self.trust.harm(network)):
+                    break
+            judgement = self.trust.judge(network)
         entry = {"step": step, "share": share, "admissible": self.admissible(judgement), **asdict(judgement)}
         if self._remember(entry):
             save_weights(self.config.output / KEPT, network, {"step": step, "share": share})
@@ -71,9 +71,9 @@ class Gate:
         network.train(training)
         return entry
 
-    def admissible(self, judgement: Judgement) -> bool:
+    def admissible(self, harm: Harm) -> bool:
         """Whether a network forgets and harms as little as it must."""
-        return judgement.forgotten <= self.gate.forgetting and judgement.harmless
+        return harm.forgotten <= self.gate.forgetting and harm.harmless
 
     @property
     def tired(self) -> bool:

@@ -40,6 +40,12 @@ def found_streaks(residual: Tensor) -> Tensor:
     return streak * (streak > FAINT)
 
 
+def crowded(streak: Tensor, others: Tensor, share: float) -> Tensor:
+    """Return streaks, (B, 1, H, W), of which a random ``share`` has the streaks of ``others`` beside its own."""
+    more = (drawn(len(streak), torch.rand) < share).to(streak).view(-1, 1, 1, 1)
+    return streak + more * others
+
+
 def lay_over(clean: Tensor, streak: Tensor, brightness: tuple[float, float], key: tuple[str, ...]) -> PairedBatch:
     """Return clean images, (B, 3, H, W), under streaks, (B, 1, H, W), of a 98th percentile out of ``brightness``."""
     bright = streak.flatten(1).quantile(0.98, dim=1).clamp(min=FAINT).view(-1, 1, 1, 1)
@@ -51,14 +57,14 @@ def lay_veil(pairs: PairedBatch, photos: Tensor, share: Tensor) -> PairedBatch:
     """Return pairs behind the veils of as many photos without streaks, (B, 3, H, W), by O' = t O + (1 - t) A.
 
     The transmission is what the dark channel of the photo says (He et al., CVPR 2009), but only a ``share`` of
-    that channel is veil; see ``veil_share``.
+    that channel, of one value or of one a photo, is veil; see ``veil_share``.
     """
     airlight = estimate_airlight(photos)
     dark = dark_channel(photos, FAR) / airlight.mean(dim=1, keepdim=True).clamp(min=1e-3)
     haze = F.interpolate(
         F.adaptive_avg_pool2d(dark, _GRID), pairs.rainy.shape[-2:], mode="bilinear", align_corners=False
     )
-    transmission = (1 - share * haze).clamp(LEAST_TRANSMISSION, 1)
+    transmission = (1 - share.view(-1, 1, 1, 1) * haze).clamp(LEAST_TRANSMISSION, 1)
     return as_pairs(transmission * pairs.rainy + (1 - transmission) * airlight, pairs.clean, pairs.key)
 
 

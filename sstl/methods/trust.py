@@ -51,29 +51,38 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Harm:
+    """What a network does worse than the start where the truth is known.
+
+    Attributes:
+        forgotten: loss of luma PSNR on the rehearsed pairs, in dB; negative if they became better.
+        clean: luma PSNR of clean images against themselves, in dB; ``clean_before`` is the start's.
+    """
+
+    forgotten: float
+    clean: float
+    clean_before: float
+
+    @property
+    def harmless(self) -> bool:
+        """Whether clean photographs stay as clear as they were, or clear enough."""
+        return self.clean >= min(CLEAR, self.clean_before - 0.1)
+
+
+@dataclass(frozen=True)
+class Judgement(Harm):
     """What is said of a network in comparison with the start, without any truth of the photos.
 
     Attributes:
         gain: predicted change of the luma PSNR on the photos, in dB.
         error: by how much ``gain`` may be too high, one standard deviation: of the crops that were looked at, and of
             the prediction.
-        forgotten: loss of luma PSNR on the rehearsed pairs, in dB; negative if they became better.
-        clean: luma PSNR of clean images against themselves, in dB; ``clean_before`` is the start's.
         measures: mean of each measure over the crops.
     """
 
     gain: float
     error: float
-    forgotten: float
-    clean: float
-    clean_before: float
     measures: dict[str, float]
-
-    @property
-    def harmless(self) -> bool:
-        """Whether clean photographs stay as clear as they were, or clear enough."""
-        return self.clean >= min(CLEAR, self.clean_before - 0.1)
 
 
 def make_exam(finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int) -> Exam:
@@ -130,19 +139,26 @@ def measure(network: Network, exam: Exam) -> Measures:
     - ``mirror``: luma PSNR of the restoration of the mirror image, mirrored back, against the restoration: doubt.
     - the measures of ``look``.
     """
-    pairs = {"rehearsed": exam.rehearsed, "found": exam.found}
     background = restore(network, exam.photos).background
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         again = lay_over(background, exam.streak.roll(1, 0), AGAIN, exam.rehearsed.key)
     mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
-    clean = exam.rehearsed.clean
     return {
-        **{name: luma_psnr(restore(network, p.rainy).background, p.clean) for name, p in pairs.items()},
-        "clean": luma_psnr(restore(network, clean).background, clean),
+        **measure_harm(network, exam),
+        "found": luma_psnr(restore(network, exam.found.rainy).background, exam.found.clean),
         "cycle": luma_psnr(restore(network, _in_levels(again.rainy)).background, background),
         "mirror": luma_psnr(mirrored, background),
         **look(exam.photos, background),
+    }
+
+
+def measure_harm(network: Network, exam: Exam) -> Measures:
+    """Return what ``measure`` says under ``rehearsed`` and ``clean``, which is quickly found."""
+    rainy, clean = exam.rehearsed.rainy, exam.rehearsed.clean
+    return {
+        "rehearsed": luma_psnr(restore(network, rainy).background, clean),
+        "clean": luma_psnr(restore(network, clean).background, clean),
     }
 
 
@@ -176,15 +192,20 @@ class Trust:
         self.exam = exam
         self.before = measure(start, exam)
 
+    def harm(self, network: Network) -> Harm:
+        """Return what a network does worse where the truth is known, without judging the photos."""
+        return self._harm(measure_harm(network, self.exam))
+
     def judge(self, network: Network) -> Judgement:
         """Return what is to be said of a network."""
         after = measure(network, self.exam)
-        change = {name: after[name] - self.before[name] for name in after}
-        gain, error = predict(change)
+        gain, error = predict({name: after[name] - self.before[name] for name in after})
         means = {name: float(values.mean()) for name, values in after.items()}
-        return Judgement(
-            gain, error, -float(change["rehearsed"].mean()), means["clean"], float(self.before["clean"].mean()), means
-        )
+        return Judgement(**vars(self._harm(after)), gain=gain, error=error, measures=means)
+
+    def _harm(self, after: Measures) -> Harm:
+        lost = self.before["rehearsed"] - after["rehearsed"]
+        return Harm(float(lost.mean()), float(after["clean"].mean()), float(self.before["clean"].mean()))
 
 
 def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tuple[float, float]:
