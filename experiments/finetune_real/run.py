@@ -1,10 +1,12 @@
 """Adapt the shipped weights to real rainy photos without truth, and score the photos that were held out.
 
-SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--options KEY=VALUE ...] [--no-gate]
+SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--options KEY=VALUE ...] [--many] [--no-gate]
 
-Adapts to the manifest's real training photos by ``sstl adapt`` as it is, and measures the weights before and after on
-its real development photos (no truth: NIQE, leftover, leakage, directionality, doubt), on clean photographs and on the
-development pairs of the synthetic sets. Writes results.json, or with options results-OPTION.json; the restored photos
+Adapts to the manifest's real training photos by ``sstl adapt`` as it is (with ``--many``, rain is laid over the
+manifest's clean training photographs and judged on its development ones, instead of over the bundled few), and
+measures the weights before and after on its real development photos (no truth: NIQE, leftover, leakage,
+directionality, doubt), on clean photographs and on the development pairs of the synthetic sets. Writes results.json,
+or with options results-OPTION.json; the restored photos
 stay in FOLDER, for ``sstl compare --blind FOLDER/before FOLDER/after``.
 """
 
@@ -40,10 +42,11 @@ SETS = ("rain100l", "rain100h", "rain800")
 CAP, SEED = 60.0, 1
 
 
-def photos(split: str) -> list[Path]:
-    """Return the real photos of a split."""
+def photos(split: str, kind: str = "real") -> list[Path]:
+    """Return the real photos of a split, or its clean photographs."""
     root = Path(os.environ["SSTL_DATA"])
-    return [root / row.rainy for row in read_manifest(root / MANIFEST) if row.kind == "real" and row.split == split]
+    rows = [row for row in read_manifest(root / MANIFEST) if row.kind == kind and row.split == split]
+    return [root / (row.clean if kind == "clean" else row.rainy) for row in rows]
 
 
 def linked(files: list[Path], folder: Path) -> Path:
@@ -89,13 +92,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/finetune_real"))
     parser.add_argument("--options", metavar="KEY=VALUE", nargs="+", default=(), help="of the default method")
+    parser.add_argument("--many", action="store_true", help="rain on the manifest's clean photographs")
     parser.add_argument("--no-gate", action="store_true", help="keep the last weights, whatever is judged")
     args = parser.parse_args()
     folder = args.folder.resolve()
     train, dev = (linked(photos(split), folder / split) for split in ("train", "dev"))
     started, used = time.perf_counter(), time.process_time()
     chosen = with_overrides({}, args.options)
-    result = adapt(train, folder / "run", options=chosen, gate=not args.no_gate, seed=SEED, overwrite=True)
+    sides = {"clean": "train", "held_out": "dev"} if args.many else {}
+    clean: Any = {name: linked(photos(split, "clean"), folder / name) for name, split in sides.items()}
+    result = adapt(train, folder / "run", options=chosen, gate=not args.no_gate, seed=SEED, overwrite=True, **clean)
     minutes, processor = (time.perf_counter() - started) / 60, (time.process_time() - used) / 60
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     weights: dict[str, Callable[[], Restorer]] = {"before": load, "after": lambda: load(result.weights)}
@@ -112,7 +118,7 @@ def main() -> None:
         "minutes": round(minutes, 2), "processor_minutes": round(processor, 2), "peak_gib": round(peak, 2),
         "environment": environment(),
     }  # fmt: skip
-    changed = "".join(f"-{option}" for option in args.options) + "-ungated" * args.no_gate
+    changed = "-many" * args.many + "".join(f"-{option}" for option in args.options) + "-ungated" * args.no_gate
     write_atomic(RESULTS.with_stem(f"results{changed}".replace("=", "-")), json.dumps(results, indent=1) + "\n")
     print(json.dumps({key: results[key] for key in ("outcome", "before", "after", "minutes", "peak_gib")}, indent=1))
     print(f"next: sstl compare --blind {folder / 'before'} {folder / 'after'}")

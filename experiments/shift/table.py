@@ -70,17 +70,23 @@ def gains_of(cells: Cells, domains: Sequence[str], sources: Sequence[str], trial
     return found
 
 
-def gap(cells: Cells, domains: Sequence[str], sources: Sequence[str], trial: str) -> str:
-    """Return the share of the gap recovered over some cells, with its interval, as text; empty without cells."""
-    pairs = gains_of(cells, domains, sources, trial)
-    if not pairs:
-        return ""
+def shares(pairs: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Return the share of the gap recovered over the cells that ``gains_of`` gives, and the ends of its interval."""
     rng = np.random.default_rng(0)
     gains, wanted = np.sum(pairs, axis=0)
     # All cells have the same test backgrounds: images are drawn once for all of them.
     drawn = rng.integers(len(gains), size=(DRAWS, len(gains)))
     low, high = np.quantile(gains[drawn].mean(axis=1) / wanted[drawn].mean(axis=1), (0.025, 0.975))
-    return f"{gains.mean() / wanted.mean():.0%} ({low:.0%} to {high:.0%}; {len(pairs)} cells)"
+    return float(gains.mean() / wanted.mean()), float(low), float(high)
+
+
+def gap(cells: Cells, domains: Sequence[str], sources: Sequence[str], trial: str) -> str:
+    """Return the share of the gap recovered over some cells as text; empty without cells."""
+    pairs = gains_of(cells, domains, sources, trial)
+    if not pairs:
+        return ""
+    share, low, high = shares(pairs)
+    return f"{share:.0%} ({low:.0%} to {high:.0%}; {len(pairs)} cells)"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
