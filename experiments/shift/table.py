@@ -24,16 +24,12 @@ ABOUT = """# Adaptation to shifted rain
 
 Source networks that saw only Rain100L's training pairs and the recipe `light` are adapted to domains whose rain they
 never met, by 64 photos without truth each, and scored on 24 other images with truth (luma PSNR). Everything about the
-domains is in `reserved.yaml`; `sources.py` trains the sources, whose hashes are in `sources/sources.json`; `run.py`
-runs the cells; this page is drawn by `table.py`.
+domains is in `reserved.yaml`; `sources.py` trained the sources, which are kept, with their hashes, in `sources/`;
+`run.py` runs the cells, `trust.py` measures the score on their checkpoints, `doubt.py` checks the doubt map,
+`figures.py` draws, `table.py` writes this page. One command runs all:
 
 ```text
-SSTL_DATA=/path/to/data python experiments/shift/sources.py
-SSTL_DATA=/path/to/data python experiments/shift/run.py            (hours; it goes on where it was)
-SSTL_DATA=/path/to/data python experiments/shift/trust.py measure
-SSTL_DATA=/path/to/data python experiments/shift/trust.py fit
-SSTL_DATA=/path/to/data python experiments/shift/doubt.py
-python experiments/shift/table.py
+SSTL_DATA=/path/to/data python experiments/shift            (hours; it goes on where it was)
 ```
 
 All trials take the same steps from the same start, and all but the oracle see the same truth: the source's own pairs.
