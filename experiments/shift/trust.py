@@ -3,7 +3,7 @@
 SSTL_DATA=/path/to/data python experiments/shift/trust.py measure [--only PATTERN ...] [--work FOLDER] [--minutes M]
 SSTL_DATA=/path/to/data python experiments/shift/trust.py fit
 
-``measure`` judges every snapshot that ``run.py`` left in FOLDER on the exam of its domain, without truth, and notes the
+``measure`` judges the snapshots of some trials that ``run.py`` left in FOLDER on the exam of its domain, without truth, and notes the
 true gain beside it, in trust/DOMAIN-SOURCE.json; ``fit`` writes sstl/methods/trust.json and trust.json.
 """
 
@@ -38,6 +38,7 @@ RESULTS = FOLDER.with_suffix(".json")
 SIGNS = {"found": 1, "cycle": 1, "mirror": 1, "clean": 1, "leftover": -1, "leakage": -1, "dark": -1, "detail": -1}
 SCORE = ("found",)  # what the score is made of; ``fit`` reports what others beside it would do
 OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
+JUDGED = ("control", "oracle", "streak_transfer", "collapsed", "smoothed", "any")  # from harm to gain, in all domains
 LEAST = 20  # checkpoints of a domain
 NEAR = 1.0  # dB
 ONE_SIDED = 0.84  # of a normal distribution below its mean plus one standard deviation
@@ -47,10 +48,10 @@ def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[P
     """Return the snapshots of a domain and a source with their true mean PSNR, by TRIAL/STEP, the start's first."""
     start = json.loads((CELLS / f"{domain.name}-{source.network}-start.json").read_text())
     found = {"start": (source.path, float(np.mean(start["test"])))}
-    for name in TRIALS:
+    for name in JUDGED:
         file = CELLS / f"{domain.name}-{source.network}-{name}.json"
         folder = work / "cells" / domain.name / source.network / name / "snapshots"
-        if not file.exists() or not folder.exists() or TRIALS[name].gate:
+        if not file.exists() or not folder.exists():
             continue
         cell = json.loads(file.read_text())
         paths = sorted(folder.glob("*.safetensors"))

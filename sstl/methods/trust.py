@@ -23,8 +23,7 @@ from sstl.types import PairedBatch, Restoration
 CALIBRATION = Path(__file__).with_name("trust.json")
 CLEAR = 45.0  # dB; a clean photograph that is changed no more than this looks as it did
 CAP = 60.0  # dB that an untouched image counts
-BRIGHTNESS = (0.1, 0.5)  # of the streaks in an exam, as in the methods that lay them
-LAYERS = 3  # of streaks in an exam, at most: where rain is dense, the finder overlooks much of it
+BRIGHTNESS = (0.2, 0.55)  # of the streaks in an exam: the finder overlooks the brightest, and much of dense rain
 AGAIN = (0.2, 0.3)  # of those that are laid over restored photos
 RESAMPLES = 200
 _BATCH = 8
@@ -41,7 +40,7 @@ class Exam:
     Attributes:
         photos: crops of the rainy photos, (N, 3, S, S) in [0, 1].
         rehearsed: pairs as the supervised branch meets them, N too; what must not be forgotten.
-        found: their clean images under the rain that was found in one to three photos, behind a photo's veil.
+        found: their clean images under the rain that was found in one or two photos, behind a photo's veil.
         streak: the streaks that were found, (N, 1, S, S).
     """
 
@@ -105,9 +104,8 @@ def make_exam(finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int
         torch.manual_seed(seed)
         seen = rain_found(photos, restore(finder, photos))
         streakless = (photos - seen).clamp(0, 1)
-        streak, *others = (moved(seen.roll(i, 0), turn=10.0, zoom=1.2) for i in range(LAYERS))
-        for more in others:
-            streak = crowded(streak, more, 0.5)
+        streak, others = (moved(layer, turn=10.0, zoom=1.2) for layer in (seen, seen.roll(1, 0)))
+        streak = crowded(streak, others, 0.5)
         found = lay_over(clean, streak, BRIGHTNESS, keys)
     share = veil_share(darkness(streakless), darkness(clean))
     found = lay_veil(found, streakless, share)
