@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -19,6 +21,10 @@ from sstl.networks import load_weights
 from sstl.rain import Recipe, list_recipes, load_recipe
 
 SHIFT = ROOT / "experiments" / "shift"
+sys.path.insert(0, str(SHIFT))
+from doubt import BLOCK, agreement, in_blocks  # noqa: E402
+from table import gains_of, shares  # noqa: E402
+
 RESERVED = yaml.safe_load((SHIFT / "reserved.yaml").read_text())
 RECIPES = {name: from_tree(Recipe, tree, where=name) for name, tree in RESERVED["recipes"].items()}
 TRAININGS = sorted(
@@ -82,3 +88,30 @@ def test_every_cell_says_what_it_is(path):
     assert path.stem == f"{cell['domain']}-{cell['source']}-{cell['trial']}"
     assert len(cell["test"]) >= 16
     assert cell["environment"]["commit"]
+
+
+def test_the_gap_is_pooled_over_cells_whose_oracle_gains_enough():
+    def cell(*scores):
+        return {"test": list(scores)}
+
+    cells = {
+        ("near", "n", "start"): cell(20, 22), ("near", "n", "oracle"): cell(20.1, 22.2), ("near", "n", "t"): cell(0, 0),
+        ("far", "n", "start"): cell(20, 22), ("far", "n", "oracle"): cell(24, 24), ("far", "n", "t"): cell(21, 24),
+        ("gone", "n", "start"): cell(20, 22),
+    }  # fmt: skip
+    pairs = gains_of(cells, ("near", "far", "gone"), ("n", "m"), "t")
+    assert len(pairs) == 1
+    share, low, high = shares(pairs)
+    assert (share, low, high) == pytest.approx((3 / 6, 1 / 4, 1))
+    assert shares(gains_of(cells, ("far",), ("n",), "oracle")) == (1, 1, 1)
+
+
+def test_a_doubt_map_that_is_the_error_finds_it_and_one_that_is_constant_over_blocks_does_not():
+    error = np.random.default_rng(0).random((10 * BLOCK, 10 * BLOCK)) ** 4
+    blocks = in_blocks(error)
+    assert blocks.shape == (100,)
+    assert blocks[11] == pytest.approx(error[BLOCK : 2 * BLOCK, BLOCK : 2 * BLOCK].mean())
+    correlation, share = agreement(blocks, blocks)
+    assert correlation == pytest.approx(1)
+    assert share > 0.1
+    assert agreement(-blocks, blocks)[0] == pytest.approx(-1)

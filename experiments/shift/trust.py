@@ -3,8 +3,9 @@
 SSTL_DATA=/path/to/data python experiments/shift/trust.py measure [--only PATTERN ...] [--work FOLDER] [--minutes M]
 SSTL_DATA=/path/to/data python experiments/shift/trust.py fit
 
-``measure`` judges the snapshots of some trials that ``run.py`` left in FOLDER on the exam of its domain, without truth, and notes the
-true gain beside it, in trust/DOMAIN-SOURCE.json; ``fit`` writes sstl/methods/trust.json and trust.json.
+``measure`` judges the snapshots of some trials that ``run.py`` left in FOLDER on the exam of their domain, without
+truth, and notes the true gain beside it, in trust/DOMAIN-SOURCE.json; ``fit`` writes sstl/methods/trust.json and
+trust.json.
 """
 
 from __future__ import annotations

@@ -71,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     print(verdict(result.figures, result.outcome))
     print(f"weights  {result.weights}")
     print(f"report   {result.report}")
+    if result.outcome.accepted is False and args.clean == "bundled":
+        hint(
+            "a few bundled photographs are little to lay rain over; give --clean a folder of your own clear photographs"
+        )
     hint(f"open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
     write_json(args.json, {"outcome": vars(result.outcome), "figures": result.figures}, seed=args.seed)
     for path, reason in result.failures.items():
