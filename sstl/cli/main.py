@@ -33,6 +33,7 @@ COMMANDS = {
     "demo": "serve a web page that derains photos and short clips, and adapts to them",
     "networks": "list the networks, or show one",
     "methods": "list the training methods",
+    "benchmark": "time how fast networks restore and learn on this machine",
     "weights": "list, show, import, export and share weights",
     "env": "print the versions and the machine",
     "completion": "print what completes commands and options in your shell",

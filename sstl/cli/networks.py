@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_argument_group("only with show")
     shown.add_argument("--weights", metavar="NAME|PATH", help="show the network of these weights, with them")
     shown.add_argument(
-        "--size", metavar=("H", "W"), nargs=2, type=_pixels, help="of the image to restore (default: 321 481)"
+        "--size", metavar=("H", "W"), nargs=2, type=pixels, help="of the image to restore (default: 321 481)"
     )
     shown.add_argument("--plot", metavar="FILE", type=Path, help="draw the receptive fields and their holes, as PNG")
     add_json(parser, EXAMPLES)
@@ -71,7 +71,7 @@ def _list(pattern: str) -> dict[str, Any]:
             "summary": NETWORKS.summary(name),
         }
         for name in list_networks(pattern)
-        for config in _sizes(name)
+        for config in sizes(name)
     ]
     if not rows:
         raise SstlError(f"no network matches '{pattern}'; 'sstl networks' lists them.")
@@ -170,11 +170,11 @@ def _networks(args: argparse.Namespace) -> dict[str, Network]:
             raise SstlError(f"{weights.path}: weights of network '{weights.network.name}', not of '{args.name}'.")
         return {weights.name: weights.network}
     torch.manual_seed(0)  # the same fresh weights each time
-    configs = [with_overrides({}, args.overrides)] if args.overrides else _sizes(args.name)
+    configs = [with_overrides({}, args.overrides)] if args.overrides else sizes(args.name)
     return {_words(config) or args.name: create_network(args.name, **config) for config in configs}
 
 
-def _sizes(name: str) -> list[dict[str, Any]]:
+def sizes(name: str) -> list[dict[str, Any]]:
     """Return a configuration for each value of the network's argument ``size``; of one without it the default one."""
     from sstl.networks import NETWORKS
 
@@ -185,7 +185,8 @@ def _words(config: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in config.items())
 
 
-def _pixels(text: str) -> int:
+def pixels(text: str) -> int:
+    """Read a number of pixels or of anything that is counted from 1 up."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
     return int(text)
