@@ -10,7 +10,6 @@ import torch
 from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, pairs, removed, start_network, train
 
 from sstl.methods import create_method
-from sstl.methods.exchange import crowded
 from sstl.ops.veil import dark_channel
 from sstl.rain import rain_map
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
@@ -47,14 +46,6 @@ def test_made_pairs_are_clean_images_in_brighter_light(start, batch):
     assert (made.rainy >= made.clean).all()
     assert 0 < made.mask.mean() < 1
     assert torch.equal(made.mask, rain_map(made.streak))
-
-
-def test_crowded_pairs_wear_the_streaks_of_two_photos():
-    streak = torch.zeros(3, 1, 2, 2)
-    streak[0], streak[1], streak[2] = 1, 2, 4
-    both, single = (crowded(streak, streak.roll(1, 0), share)[:, 0, 0, 0] for share in (1.0, 0.0))
-    assert both.tolist() == [5, 3, 6]
-    assert single.tolist() == [1, 2, 4]
 
 
 def test_a_teacher_that_finds_no_rain_makes_dry_pairs(batch):

@@ -19,6 +19,7 @@ from sstl.data.stream import PairedPart
 from sstl.engine import DataConfig, GateConfig, NetworkConfig, TrainConfig, read_log, train
 from sstl.errors import SstlError
 from sstl.methods import create_method
+from sstl.methods.exchange import crowded
 from sstl.methods.trust import CAP, Harm, Judgement, Trust, look, luma_psnr, make_exam, measure, predict, quality
 from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import read_info
@@ -71,6 +72,14 @@ def test_an_exam_is_the_same_each_time_and_leaves_the_random_state(start, exam):
     assert torch.equal(again.found.rainy, exam.found.rainy)
     assert torch.equal(exam.found.clean, exam.rehearsed.clean)
     assert exam.found.mask.mean() > 0.02
+
+
+def test_crowded_images_wear_the_streaks_of_two_photos():
+    streak = torch.zeros(3, 1, 2, 2)
+    streak[0], streak[1], streak[2] = 1, 2, 4
+    both, single = (crowded(streak, streak.roll(1, 0), share)[:, 0, 0, 0] for share in (1.0, 0.0))
+    assert both.tolist() == [5, 3, 6]
+    assert single.tolist() == [1, 2, 4]
 
 
 def test_an_exam_needs_as_many_pairs_as_photos(start, exam):

@@ -64,7 +64,6 @@ TRIALS = {
     "control": Trial(everywhere=True),
     "oracle": Trial(rain="truth", everywhere=True),
     "default": Trial("default", gate=True, everywhere=True),
-    "with_veil": Trial("default", options={"veil": 1.0}, gate=True),
     "streak_transfer": Trial("streak_transfer"),
     "collapsed": Trial(rain="photos"),
     "smoothed": Trial(rain="smooth"),
@@ -78,7 +77,7 @@ TRIALS = {
     "adabn": Trial("adabn", everywhere=True),
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
-    "without_crowd": Trial("default", options={"crowded": 0.0}, gate=True),
+    "without_veil": Trial("default", options={"veil": 0.0}, gate=True),
     "without_dry": Trial("default", options={"dry": 0.0}, gate=True),
     "without_rehearsal": Trial("default", options={"supervised": 0.0}, gate=True),
 }

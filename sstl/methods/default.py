@@ -11,17 +11,12 @@ from sstl.networks import Network
 
 @METHODS.register("default")
 class Default(StreakTransfer):
-    """``streak_transfer`` with half of the pairs crowded, two fifths of the pairs left dry, and without the veil.
-
-    The veil is off: with few clean photographs to lay it over, a network learns to darken whatever is not among them.
-    ``veil: 1`` lays it.
+    """``streak_transfer`` with some of the pairs left dry: enough that clear photographs stay clear.
 
     See ``StreakTransfer``; how it fares is in ``experiments/shift``.
     """
 
     name = "default"
 
-    def __init__(
-        self, network: Network, crowded: float = 0.5, dry: float = 0.4, veil: float = 0.0, **options: Any
-    ) -> None:
-        super().__init__(network, crowded=crowded, dry=dry, veil=veil, **options)
+    def __init__(self, network: Network, dry: float = 0.15, **options: Any) -> None:
+        super().__init__(network, dry=dry, **options)

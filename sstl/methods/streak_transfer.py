@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sstl.errors import SstlError
 from sstl.methods.base import METHODS
-from sstl.methods.exchange import crowded, darkness, lay_over, lay_veil, left_dry, moved, rain_found, veil_share
+from sstl.methods.exchange import darkness, lay_over, lay_veil, left_dry, moved, rain_found, veil_share
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
 from sstl.ops.processes import averaged, drawn
@@ -25,8 +25,7 @@ class StreakTransfer(Taught):
     The teacher restores the photos of the batch. What it removed where its map says rain, light that all channels lost
     in common, is moved, turned, resized, made brighter or fainter, and laid over the clean images of the labelled
     batch; over that comes the photos' veil, because a network never takes away a veil that no pair shows it. The clean
-    image is the truth. The teacher follows the student, so the layers are new at each step. A share of the images wears
-    the streaks of two photos: where rain is dense, a teacher overlooks much of it, and one layer is too sparse. A share
+    image is the truth. The teacher follows the student, so the layers are new at each step. A share of the clean images
     stays dry: where all made pairs wear rain, the network takes light even from clear photographs.
 
     Cheapest wrong solutions: a teacher that finds nothing makes pairs without rain, which teach nothing; one that takes
@@ -40,7 +39,6 @@ class StreakTransfer(Taught):
         brightness: range of the laid streaks' 98th percentile.
         turn, zoom: see ``sstl.methods.exchange.moved``.
         veil: how much of the photos' veil is laid, too, at most: the strength is drawn from 0 to that; 0 lays none.
-        crowded: share of the made pairs that wear the streaks of two photos.
         dry: share of the made pairs that stay without rain, so that clear photographs stay as they are.
         decay: see ``Taught``.
         options: of ``Supervised``.
@@ -59,14 +57,12 @@ class StreakTransfer(Taught):
         turn: float = 10.0,
         zoom: float = 1.2,
         veil: float = 1.0,
-        crowded: float = 0.0,
         dry: float = 0.0,
         decay: float = 0.99,
         **options: Any,
     ) -> None:
         super().__init__(network, decay, **options)
-        self.weight, self.transfer = supervised, transfer
-        self.veil, self.crowded, self.dry = veil, crowded, dry
+        self.weight, self.transfer, self.veil, self.dry = supervised, transfer, veil, dry
         self.brightness, self.turn, self.zoom = brightness, turn, zoom
         for name in ("photos_dark", "clean_dark") if veil else ():  # running means; 0 before the first step
             self.register_buffer(name, torch.zeros(()))
@@ -84,8 +80,7 @@ class StreakTransfer(Taught):
     def made(self, paired: PairedBatch, photos: Tensor) -> PairedBatch:
         """Return the clean images under the rain of as many photos."""
         found = rain_found(photos, self.teacher(photos))
-        streak, others = (moved(layer, self.turn, self.zoom) for layer in (found, found.roll(1, 0)))
-        streak = crowded(streak, others, self.crowded)
+        streak = moved(found, self.turn, self.zoom)
         pairs = lay_over(paired.clean, streak, self.brightness, paired.key)
         if self.veil:
             # Not the restored photos: a teacher that has learned to lift the veil would find none in them.
