@@ -41,7 +41,7 @@ SCORE = ("found",)  # what the score is made of; ``fit`` reports what others bes
 OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
 JUDGED = ("control", "oracle", "streak_transfer", "collapsed", "smoothed", "any")  # from harm to gain, in all domains
 LEAST = 20  # checkpoints of a domain
-NEAR = 1.0  # dB
+NEAR = (0.1, 1.0)  # dB; where it is decided whether to adapt at all
 ONE_SIDED = 0.84  # of a normal distribution below its mean plus one standard deviation
 
 
@@ -146,8 +146,8 @@ def fit() -> None:
     print(json.dumps(tried, indent=1))
     gains = np.concatenate([one.gain for one in seen])
     predicted = np.concatenate([one.predicted(weights) for one in seen])
-    near = (predicted > 0) & (predicted < NEAR)  # where it is decided whether to adapt at all
-    error = max(0.0, float(np.quantile((predicted - gains)[near], ONE_SIDED)))
+    near = (predicted > NEAR[0]) & (predicted < NEAR[1])
+    error = max(0.0, float(np.quantile(1 - gains[near] / predicted[near], ONE_SIDED)))
     of_crops = {name: np.concatenate([one.change[name].ravel() for one in seen]) for name in OF_PHOTOS}
     calibration = {
         "weights": weights,

@@ -214,7 +214,7 @@ def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tupl
 
     Args:
         change: measure -> after minus before, (N,).
-        calibration: what ``trust.json`` holds; by default that.
+        calibration: what ``trust.json`` holds; by default that. Its ``error`` is a share of the predicted gain.
     """
     calibration = calibration or _calibration()
     weights = calibration["weights"]
@@ -222,7 +222,7 @@ def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tupl
     rng = np.random.default_rng(0)
     resampled = crops[rng.integers(len(crops), size=(RESAMPLES, len(crops)))].mean(axis=1)
     gain = float(crops.mean())
-    return gain, float(np.hypot(resampled.std(), calibration["error"]))
+    return gain, float(np.hypot(resampled.std(), calibration["error"] * gain))
 
 
 def quality(seen: Measures) -> Tensor:
