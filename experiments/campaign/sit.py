@@ -1,0 +1,161 @@
+"""One sitting of the campaign: train shipped weights further, and ship what is better on development data.
+
+SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
+
+A sitting is a warm restart from the weights in the package, in two phases: a cosine cycle at small crops, then a
+shorter one at large crops, without which a network relies on the borders of its crops. What it found is appended to
+log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the mean over the
+development sets rose. A sitting that was killed goes on where it was when it is begun again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sstl.config import load_config
+from sstl.data import SourceConfig, open_images, open_pairs
+from sstl.engine import TrainConfig, read_log, train
+from sstl.networks import load_weights, save_weights
+from sstl.networks.weights import SHIPPED
+from sstl.ops.files import write_atomic
+from sstl.report.adaptation import steps_for
+from sstl.report.environment import environment
+from sstl.report.evaluation import RenderedPairs, evaluate, evaluate_harm
+from sstl.restore import load
+
+HERE = Path(__file__).resolve().parent
+LOG = HERE / "log.json"
+SETS = ("rain100l", "rain100h", "rain800")
+CLEAN = 40.0  # dB that clean photographs must keep
+DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A cosine cycle: its share of the sitting's time, its crops and its learning rate."""
+
+    name: str
+    share: float
+    crop: int
+    batch: int
+    lr: float
+    ema_decay: float
+
+
+PHASES = (Phase("cycle", 0.7, 128, 10, 8e-4, 0.999), Phase("finish", 0.3, 256, 4, 3e-4, 0.998))
+
+
+def configuration(size: str, phase: Phase, start: Path, work: Path, sitting: int) -> TrainConfig:
+    """Return a phase's training, its number of steps still that of the file."""
+    config = load_config(TrainConfig, HERE / f"{size}.yaml")
+    return replace(
+        config,
+        output=work / f"{size}-{sitting}-{phase.name}",
+        network=replace(config.network, weights=str(start)),
+        data=replace(config.data, crop=phase.crop),
+        batch_size=phase.batch,
+        optimizer=replace(config.optimizer, lr=phase.lr),
+        ema_decay=phase.ema_decay,
+        seed=config.seed + 10 * sitting,
+    )
+
+
+def trained(config: TrainConfig, minutes: float) -> Path:
+    """Run a phase, or take it up, and return its weights: the best of its validations."""
+    steps = config.output / "steps.txt"  # an interrupted phase keeps the number that was measured for it
+    if not steps.exists():
+        count = steps_for(minutes, config)
+        steps.parent.mkdir(parents=True, exist_ok=True)
+        steps.write_text(str(count))
+    log = config.output / "log.jsonl"
+    train(replace(config, steps=int(steps.read_text())), resume=log.exists(), overwrite=not log.exists())
+    return config.output / "best.safetensors"
+
+
+def scores(weights: Path) -> dict[str, float]:
+    """Return the mean luma PSNR on each development set, and the RGB PSNR of clean photographs."""
+    restorers = {"it": load(weights)}
+    clean = open_images(SourceConfig("manifest.csv", split="dev", set="bsds"), "clean")
+    found = {
+        name: evaluate(open_pairs(SourceConfig("manifest.csv", split="dev", set=name)), restorers) for name in SETS
+    }
+    found |= {recipe: evaluate(RenderedPairs(clean, recipe, 20, seed=0), restorers) for recipe in ("heavy", "veil")}
+    harm = evaluate_harm(clean, restorers).results["it"]["psnr"].mean
+    return {**{name: round(one.results["it"]["psnr"].mean, 3) for name, one in found.items()}, "clean": round(harm, 2)}
+
+
+def better(new: dict[str, float], old: dict[str, float]) -> bool:
+    """Whether the mean over the sets of pairs rose, and clean photographs stay clear."""
+    names = [name for name in old if name != "clean"]
+    return np.mean([new[n] for n in names]) > np.mean([old[n] for n in names]) and new["clean"] >= CLEAN
+
+
+def sit(size: str, minutes: float, work: Path) -> dict[str, Any]:
+    """Train, compare, ship what is better, and return what goes into the log."""
+    log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
+    sitting = sum(entry["size"] == size for entry in log) + 1
+    shipped = SHIPPED / f"joint-{size}.safetensors"
+    start, seconds = shipped, 0.0
+    for phase in PHASES:
+        config = configuration(size, phase, start, work, sitting)
+        start = trained(config, minutes * phase.share)
+        seconds += max(line["seconds"] for line in read_log(config.output / "log.jsonl") if "seconds" in line)
+    before, after = scores(shipped), scores(start)
+    entry = {
+        "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
+        "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES],
+        "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}", "environment": environment(),
+    }  # fmt: skip
+    if entry["shipped"]:
+        earlier = load_weights(shipped).info
+        info = {
+            **load_weights(start).info,
+            "minutes": round(earlier.get("minutes", 0) + entry["minutes"], 1),
+            "configs": [*earlier.get("configs", []), f"experiments/campaign/{size}.yaml, sitting {sitting}"],
+            "data": DATA,
+        }
+        save_weights(shipped, load_weights(start).network, info, torch.float16)
+    write_atomic(LOG, json.dumps([*log, entry], indent=1) + "\n")
+    write_atomic(HERE / "state.md", state([*log, entry]))
+    return entry
+
+
+def state(log: list[dict[str, Any]]) -> str:
+    """Return the page that tells what was done and what is next."""
+    names = list(log[-1]["after"])
+    rows = [("size", "sitting", "minutes", *names, "shipped"), ["---"] * (len(names) + 4)]
+    for entry in log:
+        if entry["sitting"] == 1:
+            rows.append((entry["size"], "before", "", *(entry["before"][name] for name in names), ""))
+        kept = "yes" if entry["shipped"] else "no"
+        rows.append(
+            (entry["size"], entry["sitting"], entry["minutes"], *(entry["after"][name] for name in names), kept)
+        )
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return (
+        "# The campaign\n\nWritten by `sit.py` from log.json. Mean luma PSNR on development sets; clean: RGB PSNR of "
+        "clean photographs.\n\n" + "\n".join(lines) + f"\n\nNext: `SSTL_DATA=... {log[-1]['command']}`, then commit.\n"
+    )
+
+
+def main() -> None:
+    """Run a sitting."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", choices=sorted(path.stem for path in HERE.glob("*.yaml")))
+    parser.add_argument("--minutes", type=float, required=True, help="of training; scoring comes on top")
+    parser.add_argument("--work", type=Path, default=Path("runs/campaign"))
+    args = parser.parse_args()
+    entry = sit(args.size, args.minutes, args.work.resolve())
+    print(json.dumps({key: entry[key] for key in ("minutes", "before", "after", "shipped")}, indent=1))
+    print(f"wrote {LOG} and {HERE / 'state.md'}; next: commit them" + " and the weights" * entry["shipped"])
+
+
+if __name__ == "__main__":
+    main()
