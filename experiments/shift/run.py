@@ -37,6 +37,8 @@ from sstl.restore import Restorer, load
 CELLS = Path(__file__).resolve().parent / "cells"
 STEPS, SNAPSHOTS, SEED = 200, 50, 3
 IMAGES = 12  # development pairs and clean photographs on which forgetting and harm are measured
+# What the gates judge on, as in ``sstl adapt``: photographs that nothing is trained on, under rain like the sources'.
+HELD_OUT = (PairedPart("bundled", recipe="rain100l_like"), PairedPart("bundled", recipe="light"))
 CAP = 60.0  # dB that an untouched photograph counts
 
 
@@ -100,7 +102,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=8,
         ema_decay=0.97,
-        gate=GateConfig() if trial.gate else None,
+        gate=GateConfig(paired=HELD_OUT) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
