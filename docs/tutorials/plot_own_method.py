@@ -41,9 +41,9 @@ make_domain(folder, seed=0)
 # A file of its own, outside of sstl. The last two lines are what lets the command line know the method: run the file as
 # you would run ``sstl``.
 
-(folder / "my_sstl.py").write_text(
+(folder / "my_method.py").write_text(
     '''\
-"""sstl with a method of my own: python my_sstl.py adapt PHOTOS -o RUN --method no_added_light."""
+"""sstl with a method of my own: python my_method.py adapt PHOTOS -o RUN --method no_added_light."""
 
 from sstl.cli.main import main
 from sstl.errors import SstlError
@@ -94,7 +94,7 @@ if __name__ == "__main__":
 # Importing the file registers the method.
 
 sys.path.insert(0, str(folder))
-import my_sstl  # noqa: F401 (the import is what registers it)
+import my_method  # noqa: F401 (the import is what registers it)
 
 adapted = sstl.adapt(
     folder / "photos",
@@ -125,7 +125,7 @@ plt.show()
 # ``method: {name: no_added_light, options: {added: 2.0}}``, if it is this command that trains it.
 
 listed = subprocess.run(
-    [sys.executable, "my_sstl.py", "methods"], cwd=folder, capture_output=True, text=True, check=True
+    [sys.executable, "my_method.py", "methods"], cwd=folder, capture_output=True, text=True, check=True
 )
 lines = listed.stdout.splitlines()
 where = next(i for i, line in enumerate(lines) if line.startswith("no_added_light"))

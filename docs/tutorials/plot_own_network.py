@@ -37,9 +37,9 @@ folder = Path(kept.name)
 # ``receptive_radius`` are promises: tiles of large photos rely on them. The factory's arguments are the options that
 # YAML and the command line may set.
 
-(folder / "my_sstl.py").write_text(
+(folder / "my_network.py").write_text(
     '''\
-"""sstl with a network of my own: python my_sstl.py train CONFIG."""
+"""sstl with a network of my own: python my_network.py train CONFIG."""
 
 import torch
 from torch import nn
@@ -87,7 +87,7 @@ if __name__ == "__main__":
     encoding="utf-8",
 )
 sys.path.insert(0, str(folder))
-import my_sstl  # noqa: F401 (the import is what registers it)
+import my_network  # noqa: F401 (the import is what registers it)
 
 network = sstl.create_network("stack", width=16)
 restored = network(torch.rand(1, 3, 40, 56))
@@ -152,7 +152,7 @@ plt.show()
 # network and options, and whatever loads it has to have imported the file that registers them.
 
 shown = subprocess.run(
-    [sys.executable, "my_sstl.py", "networks", "show", "stack", "--weights", "run/weights.safetensors"],
+    [sys.executable, "my_network.py", "networks", "show", "stack", "--weights", "run/weights.safetensors"],
     cwd=folder,
     capture_output=True,
     text=True,
