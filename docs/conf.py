@@ -62,6 +62,7 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 sphinx_gallery_conf = {
     "examples_dirs": "tutorials",
@@ -79,6 +80,7 @@ def setup(app: Sphinx) -> None:
     """Add the pages of ``experiments/``, and let links lead from page to page."""
     app.connect("builder-inited", copy_results)
     app.connect("source-read", redirect_links)
+    app.connect("autodoc-process-docstring", escape_bars)
 
 
 def copy_results(app: Sphinx) -> None:
@@ -92,7 +94,7 @@ def copy_results(app: Sphinx) -> None:
 def redirect_links(app: Sphinx, docname: str, source: list[str]) -> None:
     """Turn links that are right in the repository into links that are right in the built pages."""
     page = HERE / docname
-    if app.env.doc2path(docname).endswith(".md"):
+    if Path(app.env.doc2path(docname)).suffix == ".md":
         home = ROOT / "experiments" / page.name if page.parent == RESULTS else page.parent
         source[0] = re.sub(
             r"(?<=\]\()(?!\w+:)([^)#\s]+)",
@@ -110,3 +112,9 @@ def shown_as(file: Path) -> Path:
     if file.name == "README.md" and file.parent.parent == ROOT / "experiments":
         return RESULTS / f"{file.parent.name}.md"
     return file
+
+
+def escape_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Let |x| in a docstring be an absolute value, which to Sphinx would be a substitution."""
+    del app, what, name, obj, options
+    lines[:] = [re.sub(r"(``.*?``)|\|", lambda part: part[1] or r"\|", line) for line in lines]

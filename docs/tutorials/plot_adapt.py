@@ -41,7 +41,7 @@ for name in ("photos", "clean", "held-out"):
     print(f"{name:9} {len(list_images(folder / name))} images")
 
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.1), layout="constrained")
-for axis, photo in zip(axes, photos[1::5], strict=False):
+for axis, photo in zip(axes, photos[::3], strict=True):
     axis.imshow(read_rgb8(photo))
     axis.axis("off")
 plt.show()
@@ -91,7 +91,7 @@ if outcome.gain is not None:
 
 before, after = sstl.load("quickstart-source"), sstl.load(adapted.weights)
 figure, axes = plt.subplots(3, 4, figsize=(12, 9.2), layout="constrained")
-for column, photo in zip(axes.T, photos[1::5], strict=False):
+for column, photo in zip(axes.T, photos[::3], strict=True):
     rainy = read_rgb8(photo)
     shown = {"photo": rainy, "before adaptation": before.restore(rainy), "after adaptation": after.restore(rainy)}
     for axis, (title, image) in zip(column, shown.items(), strict=True):

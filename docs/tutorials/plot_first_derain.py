@@ -26,7 +26,7 @@ from sstl.report.evaluation import RenderedPairs
 #
 # ``RenderedPairs`` rains on clean photographs by a *recipe*. These two were not trained on.
 
-rainy, clean = RenderedPairs(BundledImages("dev"), "mixed", count=6, seed=4).load(0)
+rainy, clean = RenderedPairs(BundledImages("dev"), "rain100l_like", count=6, seed=1).load(0)
 print(rainy.shape, rainy.dtype)
 
 # %%
