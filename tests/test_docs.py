@@ -185,7 +185,10 @@ def test_commands_run(page, readers_folder, run_process):
                     assert outcome.code == 0, f"{block}: {outcome.err}"
 
 
-@pytest.mark.parametrize("page", pages_with("python"), ids=ids(pages_with("python")))
+PYTHON = [page for page in pages_with("python") if page != ROOT / "docs" / "loops.md"]  # test_loops.py looks closer
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=ids(PYTHON))
 def test_python_runs(page, readers_folder):
     names: dict[str, object] = {"__name__": page.stem}
     write_files(page, readers_folder)
