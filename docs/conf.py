@@ -42,7 +42,8 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "tutorials"]
-suppress_warnings = ["config.cache"]  # the order of the tutorials is an object, which Sphinx cannot compare
+# The order of the tutorials is an object, which Sphinx cannot compare; and two modules may each have a class of a name.
+suppress_warnings = ["config.cache", "ref.python"]
 
 html_theme = "furo"
 html_title = "sstl"
