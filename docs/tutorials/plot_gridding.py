@@ -4,15 +4,12 @@
 A dilated convolution of rate r looks at every r-th pixel. A stack of them sees far with few weights, but if all rates
 are equal there are pixels that it never sees, however many layers it has: *gridding*. This page draws the holes, shows
 the check that refuses them, and trains the same small network with and without them.
-
-``python docs/tutorials/plot_gridding.py [FOLDER]`` runs it; with a FOLDER the figures are saved there.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -38,15 +34,6 @@ from sstl.report.plots import receptive_field_plot
 from sstl.restore import Restorer, load
 
 SECONDS = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "30"))  # of training, for each network
-
-
-def finish(figure: Figure, name: str) -> None:
-    """Save the figure into the folder that the command line names, or else show it."""
-    if sys.argv[1:]:
-        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-        figure.savefig(Path(sys.argv[1]) / f"{name}.png", dpi=200)
-    else:
-        plt.show()
 
 
 # %%
@@ -70,7 +57,7 @@ figure = plt.figure(figsize=(picture.shape[1] / 200, picture.shape[0] / 200))
 axis = figure.add_axes((0, 0, 1, 1))
 axis.imshow(picture)
 axis.axis("off")
-finish(figure, "gridding_fields")
+plt.show()
 
 # %%
 # The rule for hybrid dilated convolutions (HDC, Wang et al., WACV 2018) looks for such holes. It follows the largest
@@ -182,7 +169,7 @@ scale = axes[1, 3].inset_axes((0, 0, 0.08, 1))
 figure.colorbar(drawn, cax=scale, label="grey levels of 255", extend="both")
 for axis in axes.flat:
     axis.axis("off")
-finish(figure, "gridding_rain")
+plt.show()
 
 # %%
 # How much of the error is such a pattern? The Fourier transform tells: a grid of every second pixel has a period of two

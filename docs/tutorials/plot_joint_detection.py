@@ -6,8 +6,6 @@ The imaging model is O = B + S·R: the observed image O is the background B with
 map R is 1. A joint network answers three questions in this order: where does it rain (R), how bright is the rain (S),
 and what is behind it (B). This page trains a small one of three stages, shows what each stage answers under light and
 under heavy rain, and then looks at what the map is good for.
-
-``python docs/tutorials/plot_joint_detection.py [FOLDER]`` runs it; with a FOLDER the figures are saved there.
 """
 
 from __future__ import annotations
@@ -48,15 +46,6 @@ for file in FILES.values():
 
 Answer = dict[str, np.ndarray]
 """R (H, W, 1), S·R and B (H, W, 3), in [0, 1]: what a stage says, or the truth."""
-
-
-def finish(figure: Figure, name: str) -> None:
-    """Save the figure into the folder that the command line names, or else show it."""
-    if sys.argv[1:]:
-        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-        figure.savefig(Path(sys.argv[1]) / f"{name}.png", dpi=150)
-    else:
-        plt.show()
 
 
 # %%
@@ -150,8 +139,9 @@ def draw_stages(rainy: Image, clean: Image, top: int, left: int, side: int = 96)
 
 
 pairs = {rain: RenderedPairs(BundledImages("dev"), rain, count=6, seed=1) for rain in RAINS}
-finish(draw_stages(*pairs["light"].load(0), top=100, left=176), "joint_light")
-finish(draw_stages(*pairs["heavy"].load(0), top=100, left=176), "joint_heavy")
+for rain in RAINS:
+    draw_stages(*pairs[rain].load(0), top=100, left=176)
+plt.show()
 
 # %%
 # One picture proves little; here are the means over six pairs of each rain, and whether a later stage is a better one.
@@ -218,7 +208,7 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
 for axis, metric in zip(axes, PIXELS, strict=True):
     draw_means(axis, metric)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-finish(figure, "joint_map")
+plt.show()
 
 
 def overlap(of_set: str, metric: str) -> bool:

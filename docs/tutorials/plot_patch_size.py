@@ -10,8 +10,6 @@ The figures come from ``experiments/patch-size/results.json``, which ``experimen
 trainings of one recipe and one seed, each with the same processor time and as many pixels in each step, scored on whole
 images of the development split under the protocol ``y-matlab``. So this page trains nothing. The sentences below the
 figures are computed from that file.
-
-``python docs/tutorials/plot_patch_size.py [FOLDER]`` runs it; with a FOLDER the figures are saved there.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 Results = dict[str, Any]
 
@@ -38,15 +35,6 @@ sets = list(cells[0]["scores"])
 
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4"}
 plt.rcParams |= {"axes.axisbelow": True, "legend.frameon": False, "figure.constrained_layout.use": True}
-
-
-def finish(figure: Figure, name: str) -> None:
-    """Save the figure into the folder that the command line names, or else show it."""
-    if sys.argv[1:]:
-        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-        figure.savefig(Path(sys.argv[1]) / f"{name}.png", dpi=150)
-    else:
-        plt.show()
 
 
 def find(crop: int = 96, **options: Any) -> Results:
@@ -90,7 +78,7 @@ for axis, name in zip(axes[0], sets, strict=True):
     axis.set_xticks(range(len(crops)), [f"{crop}" for crop in crops])
     axis.set_xlabel("side of the training crops (pixels)")
 axes[0, 0].set_ylabel("gain over the input (dB)")
-finish(figure, "patch_size_crops")
+plt.show()
 
 
 def tell_best(shown: list[Results], labels: list[str]) -> None:
@@ -126,7 +114,7 @@ for axis, name in zip(axes[0], sets, strict=True):
     axis.set_xticks(range(len(bodies)), ticks)
 axes[0, 0].set_ylabel("gain over the input (dB)")
 figure.supxlabel("bottleneck, and the side of its field in pixels", fontsize="medium")
-finish(figure, "patch_size_fields")
+plt.show()
 
 for label, cell in bodies.items():
     print(f"{label}: {cell['steps']} steps, {cell['crops']} crops.")
@@ -167,7 +155,7 @@ for (above, below), name in zip(axes.T, sets, strict=True):
 axes[0, 0].set_ylabel("blocks")
 axes[1, 0].set_ylabel("mean squared luma error")
 axes[1, 0].legend(loc="upper left")
-finish(figure, "patch_size_density")
+plt.show()
 
 for name in sets:
     found, without = (cell["density"][name] for cell in (find(), find(detect=False)))

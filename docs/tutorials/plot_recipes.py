@@ -5,8 +5,6 @@ Rain that is made: the recipes
 A recipe is a small YAML file of ranges: how rain falls, where it hides, what veil it makes and what the camera adds.
 Each image's rain is drawn from the ranges as a function of (seed, index) alone. Here is one picture of each recipe, and
 the layers that a network may learn from.
-
-    python docs/tutorials/plot_recipes.py [FOLDER]      (with a FOLDER the figures are saved there)
 """
 
 # %%
@@ -14,9 +12,6 @@ the layers that a network may learn from.
 # ---------------------------------
 # ``garg`` lays photographed streaks, which the user has to get (see docs/data.md); drawn ones stand for them here.
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,6 +54,7 @@ for axis, (name, sample) in zip(axes.flat, samples.items(), strict=False):
     axis.imshow(shown(sample.rainy[0]))
     axis.set_title(name)
     print(f"{name:14} {about_recipe(name)}")
+plt.show()
 
 # %%
 # The layers of one sample
@@ -73,7 +69,7 @@ layers = {
     "map R": sample.mask,
     "transmission": sample.transmission,
 }
-layered, axes = plt.subplots(1, len(layers), figsize=(15, 2.4), layout="constrained")
+figure, axes = plt.subplots(1, len(layers), figsize=(15, 2.4), layout="constrained")
 for axis, (title, layer) in zip(axes, layers.items(), strict=True):
     axis.imshow(shown(layer[0]))
     axis.set_title(title)
@@ -81,14 +77,9 @@ for axis, (title, layer) in zip(axes, layers.items(), strict=True):
 composed = (
     sample.transmission * (sample.clean + sample.streak * sample.mask) + (1 - sample.transmission) * sample.airlight
 )
+plt.show()
 print(f"largest difference of O from a(B + SR) + (1 - a)A: {(composed.clamp(0, 1) - sample.scene).abs().max():.1e}")
 
 # %%
 # Make a data set of them with ``sstl synthesize CLEAN -o OUT --recipe veil``, or train on rain that is made as it is
 # needed: ``data.paired: [{path: my-dry-photos, recipe: veil}]``.
-if len(sys.argv) > 1:
-    folder = Path(sys.argv[1])
-    figure.savefig(folder / "recipes.png", dpi=80)
-    layered.savefig(folder / "layers.png", dpi=80)
-else:
-    plt.show()

@@ -11,7 +11,7 @@ def posterior(points: Tensor, known: Tensor, neighbours: int, noise: float) -> t
     """Posterior of the latent at each point, given the ``neighbours`` known latents nearest to it.
 
     The kernel is the cosine of two latents, and the nearest are those of the largest kernel; observation noise of
-    variance ``noise``^2 is on the diagonal.
+    variance ``noise^2`` is on the diagonal.
 
     Args:
         points: (B, D).
@@ -20,7 +20,7 @@ def posterior(points: Tensor, known: Tensor, neighbours: int, noise: float) -> t
         noise: above 0.
 
     Returns:
-        The mean, (B, D), and the variance, (B,), from ``noise``^2 to 1 + ``noise``^2.
+        The mean, (B, D), and the variance, (B,), from ``noise^2`` to 1 + ``noise^2``.
     """
     here, there = F.normalize(points, dim=1), F.normalize(known, dim=1)
     nearest = (here @ there.T).topk(min(neighbours, len(known)), dim=1).indices

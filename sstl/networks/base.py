@@ -76,6 +76,10 @@ NETWORKS: Registry[Callable[..., Network]] = Registry("network")
 def create_network(name: str, pretrained: bool | str | Path = False, **config: Any) -> Network:
     """Build a network by name, for example ``create_network("joint", size="tiny")``.
 
+    >>> import sstl
+    >>> sstl.create_network("joint", size="tiny").config
+    {'size': 'tiny'}
+
     Args:
         name: see ``list_networks``.
         pretrained: False for fresh weights; True for the shipped ones; or weights by name, file or ``hub:ORG/NAME``.
@@ -99,7 +103,12 @@ def create_network(name: str, pretrained: bool | str | Path = False, **config: A
 
 
 def list_networks(pattern: str = "*") -> list[str]:
-    """Return the names of the networks that match a shell pattern, sorted."""
+    """Return the names of the networks that match a shell pattern, sorted.
+
+    >>> import sstl
+    >>> sstl.list_networks("jorder*")
+    ['jorder', 'jorder_e', 'jorder_e_practical', 'jorder_r', 'jorder_r_deveil']
+    """
     return NETWORKS.names(pattern)
 
 

@@ -12,6 +12,9 @@ def hdc_gap(rates: Sequence[int]) -> int:
 
     ``M_n = r_n`` and ``M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i)``; the rule asks for
     ``M_2 <= kernel size``. A single rate has M_2 = its rate.
+
+    >>> hdc_gap([1, 2, 5]), hdc_gap([1, 2, 9])
+    (2, 5)
     """
     _check_positive(rates)
     gap = rates[-1]
@@ -21,7 +24,13 @@ def hdc_gap(rates: Sequence[int]) -> int:
 
 
 def support(rates: Sequence[int], kernel: int = 3) -> list[int]:
-    """Return the sorted input offsets (one dimension) that reach one output of the stacked convolutions."""
+    """Return the sorted input offsets (one dimension) that reach one output of the stacked convolutions.
+
+    >>> support([2, 2])
+    [-4, -2, 0, 2, 4]
+    >>> support([1, 2])
+    [-3, -2, -1, 0, 1, 2, 3]
+    """
     _check_positive(rates, kernel)
     half = kernel // 2
     offsets = {0}

@@ -46,7 +46,11 @@ def streak_layer(rainy: Tensor, clean: Tensor) -> Tensor:
 def rain_map(streak: Tensor, threshold: float = MAP_THRESHOLD) -> Tensor:
     """R = 1 where the streak exceeds ``threshold`` in any channel (hard threshold); shape (B, 1, H, W).
 
-    On 8-bit images the bound itself (5/255) counts as rain-free; half a grey level of slack keeps that true in float32.
+    On 8-bit images the bound itself (5/255) counts as rain-free; a quarter of a grey level of slack keeps that true in
+    float32.
+
+    >>> rain_map(torch.tensor([0.0, 5 / 255, 6 / 255]).expand(1, 3, 1, 3)).tolist()
+    [[[[0.0, 0.0, 1.0]]]]
     """
     slack = 0.25 / 255
     return (streak.amax(dim=1, keepdim=True) > threshold + slack).to(torch.float32)
