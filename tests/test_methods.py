@@ -29,8 +29,8 @@ EVERY_TERM = {  # some are off by default
     "adversarial": {"width": 4},
 }
 SILENT = {  # what is measured but trains nothing, trains the other player, or is a fault that is reproduced
-    "consistency": ["stage_agreement", "trust"],  # the toy has no stages
-    "mean_teacher": ["stage_agreement", "trust"],
+    "consistency": ["stage_agreement", "agreement"],  # the toy has no stages
+    "mean_teacher": ["stage_agreement", "agreement"],
     "adversarial": ["discriminator"],
     "sirr_released": ["kl"],
 }

@@ -128,6 +128,16 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     assert "'batch_size' 3 in 1 parts cannot be shared evenly by 2 processes; make it a multiple of 2." in outcome.err
 
 
+def test_of_two_processes_that_train_one_says_what_was_written(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "{output: run, steps: 1, batch_size: 2, picture_every: 0, network: {name: joint, options: {size: tiny}},"
+        " data: {crop: 32, workers: 0, paired: [{path: bundled, recipe: light}]}}"
+    )
+    outcome = launch("train", "run.yaml", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("weights.safetensors") == 1 + outcome.out.count("sstl derain")
+
+
 def test_bfloat16_stays_within_a_twentieth_of_a_decibel(run_process, tmp_path):
     arguments = ("--weights", "joint-small", "--count", 2, "--steps", 0, "-o", tmp_path / "found.json")
     outcome = run_process(HARNESS / "precision.py", *arguments)

@@ -16,7 +16,7 @@ from toy import train as train_toy
 
 from sstl.data import SourceConfig
 from sstl.data.stream import PairedPart
-from sstl.engine import DataConfig, GateConfig, NetworkConfig, TrainConfig, read_log, train
+from sstl.engine import DataConfig, GateConfig, MethodConfig, NetworkConfig, TrainConfig, read_log, train
 from sstl.errors import SstlError
 from sstl.methods import create_method
 from sstl.methods.exchange import crowded
@@ -236,13 +236,15 @@ def test_what_forgets_too_much_is_taken_back_towards_the_start(config, monkeypat
         torch.testing.assert_close(value, torch.lerp(start[name], whole[name], 0.8))
 
 
-def test_a_gate_changes_nothing_of_the_training_and_is_resumed(config):
-    with_gate, without = config("gate"), replace(config("none"), gate=None)
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
+def test_a_gate_changes_nothing_of_the_training_and_is_resumed(config, method):
+    with_gate, without = config("gate", method=MethodConfig(method)), replace(config("none"), gate=None)
+    without = replace(without, method=MethodConfig(method))
     for settings in (with_gate, without):
         train(settings)
     last = [settings.output / "checkpoints" / "step-00000006.safetensors" for settings in (with_gate, without)]
     assert same(*(load_file(path) for path in last))
-    half = config("half")
+    half = config("half", method=MethodConfig(method))
     train(replace(half, steps=4, optimizer=half.optimizer))
     log = judgements(half)
     train(half, resume=True)

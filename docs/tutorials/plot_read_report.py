@@ -78,7 +78,7 @@ for level, heading in re.findall(r"<h([12])[^>]*>(.*?)</h\1>", page, flags=re.DO
 # was found in them is laid over clean photographs, whose truth is known. The log has a line for each judgement.
 
 log = read_log(folder / "run" / "log.jsonl")
-judged = [line["trust"] for line in log if "loss" not in line]
+judged = [line["trust"] for line in log if "trust" in line]
 for line in judged:
     print(
         f"step {line['step']:4}: gain {line['gain']:+.2f} ± {line['error']:.2f} dB, "

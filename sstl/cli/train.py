@@ -27,9 +27,12 @@ def run(args: argparse.Namespace) -> int:
     """Train, then say what was written."""
     from sstl.config import load_config
     from sstl.engine import TrainConfig, train
+    from sstl.ops.processes import place
 
     config = load_config(TrainConfig, args.config, args.overrides)
     weights = train(config, resume=args.resume, overwrite=args.overwrite)
+    if place()[0]:  # of processes that train together the first one speaks
+        return 0
     print(f"weights      {weights}")
     print(f"log          {config.output / 'log.jsonl'}")
     if config.validation:

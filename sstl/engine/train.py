@@ -205,7 +205,7 @@ class _Session:
     def _speed(self) -> dict[str, float]:
         done = self.progress.seconds
         return {
-            "seconds": round(done, 1),
+            "seconds": round(done, 3),
             "samples_per_second": round(self.progress.step * self.config.batch_size / max(done, 1e-9), 2),
             "skipped": self.progress.skipped,
         }

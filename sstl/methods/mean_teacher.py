@@ -99,7 +99,7 @@ class MeanTeacher(Taught):
         loss = self.weight * parts["loss"]
         for name, weight in self.weights.items():
             loss = loss + weight * terms[name] if name in terms else loss
-        return {**parts, **terms, "trust": trust.mean(), "loss": loss}
+        return {**parts, **terms, "agreement": trust.mean(), "loss": loss}
 
     def _terms(self, paired: PairedBatch, rainy: Tensor, target: Tensor, trust: Tensor) -> dict[str, Tensor]:
         """The terms that are on, by name; what is off costs no forward pass."""

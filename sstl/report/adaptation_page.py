@@ -191,7 +191,7 @@ def _failure_table(failures: Mapping[Path, str]) -> list[Table]:
 
 
 def _judgement_figure(log: Sequence[Mapping[str, Any]], outcome: Outcome) -> list[Figure]:
-    judged = [line["trust"] for line in log if isinstance(line.get("trust"), Mapping)]
+    judged = [line["trust"] for line in log if "trust" in line]
     if not judged:
         return []
     caption = "Predicted without truth, with its error; hollow where the network forgot or harmed too much to be kept."
