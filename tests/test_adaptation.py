@@ -16,7 +16,7 @@ from sstl.config import load_config
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import GateConfig, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
-from sstl.methods.trust import Judgement, Trust
+from sstl.methods.trust import Harm, Judgement, Trust
 from sstl.rain import render
 from sstl.report import adaptation
 from sstl.report.adaptation import adapt, check_photos, rain_cover, report_run
@@ -173,7 +173,9 @@ def test_verdict_says_what_the_gate_said(outcome, said):
 
 
 def told(monkeypatch, gain: float) -> None:
-    monkeypatch.setattr(Trust, "judge", lambda *_: Judgement(gain, 0.1, 0.0, 50.0, 50.0, {}))
+    harm = {"forgotten": 0.0, "clean": 50.0, "clean_before": 50.0}
+    monkeypatch.setattr(Trust, "harm", lambda *_: Harm(**harm))
+    monkeypatch.setattr(Trust, "judge", lambda *_: Judgement(**harm, gain=gain, error=0.1, measures={}))
 
 
 def same(one: Path | str, other: Path | str) -> bool:

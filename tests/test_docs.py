@@ -30,7 +30,6 @@ ONLY_PARSED = {
     ("docs/commands.md", ""): "a list with names in capitals that stand for the reader's; each command has its tests",
     ("docs/reliability-inputs.md", ""): "harnesses that take hours; the tests run light versions of them",
     ("docs/how-to/these-pages.md", ""): "installs, and builds these pages, which test_site.py does",
-    ("experiments/", ""): "needs data that are not here, and hours",
 }
 # Commands that are left out of the blocks that run: how they begin -> why.
 LEFT_OUT = {
