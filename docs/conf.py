@@ -99,7 +99,7 @@ def redirect_links(app: Sphinx, docname: str, source: list[str]) -> None:
         home = ROOT / "experiments" / page.name if page.parent == RESULTS else page.parent
         source[0] = re.sub(
             r"(?<=\]\()(?!\w+:)([^)#\s]+)",
-            lambda link: os.path.relpath(shown_as((home / link[1]).resolve()), page.parent),
+            lambda link: os.path.relpath(shown_as(Path(os.path.normpath(home / link[1]))), page.parent),
             source[0],
         )
 

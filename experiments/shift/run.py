@@ -79,7 +79,7 @@ TRIALS = {
     "adabn": Trial("adabn", everywhere=True),
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
-    "without_veil": Trial("default", options={"veil": 0.0}, gate=True),
+    "with_veil": Trial("default", options={"veil": 1.0}, gate=True),
     "without_dry": Trial("default", options={"dry": 0.0}, gate=True),
     "without_rehearsal": Trial("default", options={"supervised": 0.0}, gate=True),
 }

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 HERE = Path(__file__).resolve().parent
 LEAST_GAIN = 0.5  # dB of the oracle; cells below are shown, not pooled
 DRAWS = 2000
-GATED = ("default", "without_veil")
+GATED = ("default", "with_veil")
 Cells = dict[tuple[str, str, str], dict[str, Any]]
 ABOUT = """# Adaptation to shifted rain
 
@@ -34,8 +34,8 @@ SSTL_DATA=/path/to/data python experiments/shift            (hours; it goes on w
 
 All trials take the same steps from the same start, and all but the oracle see the same truth: the source's own pairs.
 `control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the recipe that
-`sstl match` found in the photos; `oracle` has the photos' truth. `default` is what `sstl adapt` does, gate included,
-and `without_...` are its ablations; the other trials have no gate.
+`sstl match` found in the photos; `oracle` has the photos' truth. `default` is what `sstl adapt` does, gate included;
+`with_veil` lays the photos' veil, too, and `without_...` are ablations; the other trials have no gate.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
 the photos, or their blurred truth, are taught as truth (where rain is dense, blur is no harm).
 
