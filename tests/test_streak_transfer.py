@@ -10,6 +10,7 @@ import torch
 from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, pairs, removed, start_network, train
 
 from sstl.methods import create_method
+from sstl.methods.exchange import as_pairs
 from sstl.ops.veil import dark_channel
 from sstl.rain import rain_map
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
@@ -46,6 +47,14 @@ def test_made_pairs_are_clean_images_in_brighter_light(start, batch):
     assert (made.rainy >= made.clean).all()
     assert 0 < made.mask.mean() < 1
     assert torch.equal(made.mask, rain_map(made.streak))
+
+
+def test_labelled_pairs_are_left_dry_and_made_ones_are_not(start, batch):
+    paired, photos = batch
+    method = create_method("streak_transfer", copy.deepcopy(start), veil=0.0, dry=1.0)
+    dry = as_pairs(paired.clean, paired.clean, paired.key)
+    assert torch.equal(method(paired, photos)["background"], method.supervised(dry)["background"])
+    assert (method.made(paired, photos.rainy).rainy > paired.clean).any()
 
 
 def test_a_teacher_that_finds_no_rain_makes_dry_pairs(batch):

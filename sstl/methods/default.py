@@ -11,7 +11,7 @@ from sstl.networks import Network
 
 @METHODS.register("default")
 class Default(StreakTransfer):
-    """``streak_transfer`` with a quarter of the pairs left dry, so that clear photographs stay clear, and no veil.
+    """``streak_transfer`` with a quarter of the labelled pairs dry, so that clear photographs stay clear, and no veil.
 
     The veil is off: with few clean photographs to lay it over, a network learns to darken whatever is not among them.
     ``veil: 1`` lays it. See ``StreakTransfer``; how it fares is in ``experiments/shift``.

@@ -25,8 +25,8 @@ class StreakTransfer(Taught):
     The teacher restores the photos of the batch. What it removed where its map says rain, light that all channels lost
     in common, is moved, turned, resized, made brighter or fainter, and laid over the clean images of the labelled
     batch; over that comes the photos' veil, because a network never takes away a veil that no pair shows it. The clean
-    image is the truth. The teacher follows the student, so the layers are new at each step. A share of the clean images
-    stays dry: where all made pairs wear rain, the network takes light even from clear photographs.
+    image is the truth. The teacher follows the student, so the layers are new at each step. A share of the labelled
+    pairs is left dry: where all wear rain, the network takes light even from clear photographs.
 
     Cheapest wrong solutions: a teacher that finds nothing makes pairs without rain, which teach nothing; one that takes
     texture for rain makes the student remove such texture. The supervised branch forbids both; and no texture may go
@@ -39,7 +39,8 @@ class StreakTransfer(Taught):
         brightness: range of the laid streaks' 98th percentile.
         turn, zoom: see ``sstl.methods.exchange.moved``.
         veil: how much of the photos' veil is laid, too, at most: the strength is drawn from 0 to that; 0 lays none.
-        dry: share of the made pairs that stay without rain, so that clear photographs stay as they are.
+        dry: share of the labelled pairs that lose their rain, so that clear photographs stay as they are. (When made
+            pairs were left dry instead, the rain of the photos was learned more slowly.)
         decay: see ``Taught``.
         options: of ``Supervised``.
     """
@@ -72,7 +73,7 @@ class StreakTransfer(Taught):
         """Both branches."""
         if unpaired is None:
             raise SstlError(f"method '{self.name}' needs unlabelled photos; give data.unpaired.")
-        parts = self.supervised(paired)
+        parts = self.supervised(left_dry(paired, self.dry))
         made = self.supervised(self.made(paired, unpaired.rainy))["loss"]
         return {**parts, "transfer": made, "loss": self.weight * parts["loss"] + self.transfer * made}
 
@@ -89,7 +90,7 @@ class StreakTransfer(Taught):
             if self.photos_dark:
                 strength = self.veil * drawn(len(found), torch.rand).to(found)
                 pairs = lay_veil(pairs, streakless, strength * veil_share(self.photos_dark, self.clean_dark))
-        return left_dry(pairs, self.dry)
+        return pairs
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
