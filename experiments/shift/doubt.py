@@ -1,6 +1,6 @@
 """Check the doubt map against the true error: do restorations go wrong where mirrored views disagree?
 
-SSTL_DATA=/path/to/data python experiments/shift/doubt.py [--work FOLDER]
+SSTL_DATA=/path/to/data python experiments/shift/doubt.py [--work FOLDER] [--sources NAME ...]
 
 For each domain, the test photos are restored by the frozen sources and, where ``run.py`` left them in FOLDER, by the
 weights that the default adapted. In blocks of 16 pixels, doubt is compared with the true absolute error: rank
@@ -59,10 +59,12 @@ def main() -> None:
     """Check all that is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/shift"))
-    work = parser.parse_args().work.resolve()
-    rows = []
+    names = [source.network for source in SOURCES]
+    parser.add_argument("--sources", nargs="+", default=names, choices=names)
+    args = parser.parse_args()
+    work, rows = args.work.resolve(), []
     for domain in build(work / "domains"):
-        for source in SOURCES:
+        for source in (one for one in SOURCES if one.network in args.sources):
             adapted = work / "cells" / domain.name / source.network / "default" / "weights.safetensors"
             for name, weights in (("start", source.path), ("default", adapted)):
                 if weights.exists():
