@@ -26,7 +26,7 @@ Source networks that saw only Rain100L's training pairs and the recipe `light` a
 never met, by 64 photos without truth each, and scored on 24 other images with truth (luma PSNR). Everything about the
 domains is in `reserved.yaml`; `sources.py` trained the sources, which are kept, with their hashes, in `sources/`;
 `run.py` runs the cells, `trust.py` measures the score on their checkpoints, `doubt.py` checks the doubt map,
-`figures.py` draws, `table.py` writes this page. One command runs all:
+`draw.py` draws, `table.py` writes this page. One command runs all:
 
 ```text
 SSTL_DATA=/path/to/data python experiments/shift            (hours; it goes on where it was)
@@ -45,6 +45,15 @@ images. Source: luma PSNR on Rain100L development pairs, that is, what is forgot
 photographs against themselves, at most 60 each; both are means over the domains that were measured.
 
 {missing}
+"""
+
+DRAWN = """
+![What each trial recovers of the gap](gap.svg)
+
+Photographs of scikit-image under the rain of the domains (`draw.py`), restored by `joint` before and after the
+default's adaptation:
+
+![Rainy, by the start, by the default, the truth](pictures.jpg)
 """
 
 
@@ -181,7 +190,8 @@ def trusted() -> str:
     head = ["domain, source", "calibrated on", "checkpoints", "true gains, dB", "Spearman", "error, dB"]
     return (
         f"\n## How far the label-free score can be trusted\n\n{table(head, rows)}\nRank correlation of the predicted "
-        f"with the true gain over checkpoints; {'; '.join(medians)}. Error: root mean square of the predicted gain.\n"
+        f"with the true gain over checkpoints; {'; '.join(medians)}. Error: root mean square of the predicted gain.\n\n"
+        "![Predicted against true gains](score.svg)\n"
     )
 
 
@@ -215,6 +225,7 @@ def main() -> None:
     for source in sources:
         if any(key[1] == source for key in cells):
             text += section(cells, domains, source)
+    text += DRAWN
     text += together(cells, domains, sources) + gated(cells) + trusted() + doubted()
     (HERE / "README.md").write_text(text, encoding="utf-8")
 

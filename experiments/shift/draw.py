@@ -1,6 +1,6 @@
 """Draw the figures of the suite: gap recovered by each trial, the score against the truth, and restorations to look at.
 
-python experiments/shift/figures.py [--work FOLDER]
+python experiments/shift/draw.py [--work FOLDER]
 
 The pictures are of photographs that scikit-image ships, rained on by the recipes of the domains: FOLDER is where
 ``run.py`` left the adapted weights; without them only the plots are drawn.
@@ -91,7 +91,7 @@ def pictures(work: Path) -> bytes:
         rows.append([rainy, *(load(path).restore(rainy) for path in (SOURCES[0].path, adapted)), clean])
     buffer = io.BytesIO()
     captions = ("rainy", "start", "default", "truth")
-    grid(rows, captions, SHOWN, height=SIDE).convert("P", colors=256).save(buffer, "PNG", optimize=True)
+    grid(rows, captions, SHOWN, height=SIDE).save(buffer, "JPEG", quality=90, optimize=True)
     return buffer.getvalue()
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     write_atomic(HERE / "gap.svg", gap_plot(load_cells()))
     write_atomic(HERE / "score.svg", score_plot())
     if (work / "cells").exists():
-        write_atomic(HERE / "pictures.png", pictures(work))
+        write_atomic(HERE / "pictures.jpg", pictures(work))
 
 
 if __name__ == "__main__":
