@@ -161,7 +161,7 @@ def test_verdict_tells_gain_harm_and_collapse():
             Outcome(40, 0.001),
             "Nothing to adapt to: rain is found in 0.1% of your photos' pixels. The start is returned.",
         ),
-        (Outcome(40, 0.1, False, 0.1, 0.2, 0.0, 50, 1.0), "No gain beyond its own uncertainty (+0.1 ± 0.2 dB"),
+        (Outcome(40, 0.1, False, 0.1, 0.2, 0.0, 50, 1.0), "No gain beyond its own uncertainty (+0.10 ± 0.20 dB"),
         (Outcome(40, 0.1, False), "No network was found that neither forgets nor harms"),
         (Outcome(5, 0.1, True, 1.0, 0.2, 0.0, 50, 1.0), "With 5 photos the result depends on which they are"),
         (Outcome(40), "Nobody judged"),

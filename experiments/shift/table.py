@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 
 HERE = Path(__file__).resolve().parent
 LEAST_GAIN = 0.5  # dB of the oracle; cells below are shown, not pooled
+LEAST_CHECKPOINTS = 20  # of a domain, for its correlation to count
 DRAWS = 2000
 GATED = ("default", "with_veil")
 Cells = dict[tuple[str, str, str], dict[str, Any]]
@@ -181,7 +182,11 @@ def trusted() -> str:
     ]  # fmt: skip
     medians = []
     for name, calibrated in (("calibrated on", True), ("untouched", False)):
-        own = [row for row in tree["rows"] if row["calibrated_on"] == calibrated and row["checkpoints"] >= 20]
+        own = [
+            row
+            for row in tree["rows"]
+            if row["calibrated_on"] == calibrated and row["checkpoints"] >= LEAST_CHECKPOINTS
+        ]
         if own:
             points = np.concatenate([np.array(row["points"]) for row in own])
             median = np.median([row["spearman"] for row in own])

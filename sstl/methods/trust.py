@@ -185,8 +185,8 @@ class Trust:
     """Judges networks against the start of an adaptation on one exam.
 
     The predicted gain is a weighted sum of what the measures changed; the weights were calibrated on checkpoints of
-    known gain (``experiments/shift/trust.py``), and so was the error of the prediction. They are of ``found`` alone: no
-    other measure beside it ordered networks better in domains that were left out; the others are shown.
+    known gain (``experiments/shift/trust.py``), and so was the error of the prediction. They are of ``found`` alone:
+    another measure beside it hardly changes the order in domains that were left out; the others are shown.
     """
 
     def __init__(self, start: Network, exam: Exam) -> None:

@@ -118,7 +118,8 @@ def judged(outcome: Outcome) -> str:
         return "Nobody judged: the last weights are kept, whatever they are."
     if outcome.gain is None:
         return "No network was found that neither forgets nor harms clear photographs. The start is returned."
-    told = f"{outcome.gain:+.1f} ± {outcome.error:.1f} dB"
+    digits = 1 if abs(outcome.gain) >= 1 else 2
+    told = f"{outcome.gain:+.{digits}f} ± {outcome.error:.{digits}f} dB"
     if not outcome.accepted:
         return f"No gain beyond its own uncertainty ({told}, predicted without truth). The start is returned."
     return f"Adapted: your photos gain {told} (predicted without truth; the network of step {outcome.step} is kept)."
