@@ -30,6 +30,8 @@ TUTORIALS = [
     "plot_many_processes.py",
 ]
 
+os.environ["TQDM_DISABLE"] = "1"  # a page has no use for the progress of the machine that made it
+
 project = "sstl"
 author = "The sstl authors"
 release = sstl.__version__
