@@ -53,6 +53,7 @@ class Trial:
         options: of the method.
         everywhere: run it on all sources, not on joint alone.
         gate: judge without truth and choose, as ``sstl adapt`` does.
+        judged: the label-free score is calibrated and checked on its snapshots.
     """
 
     method: str = "supervised"
@@ -60,19 +61,20 @@ class Trial:
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
     gate: bool = False
+    judged: bool = False
 
 
 TRIALS = {
-    "control": Trial(everywhere=True),
-    "oracle": Trial(rain="truth", everywhere=True),
+    "control": Trial(everywhere=True, judged=True),
+    "oracle": Trial(rain="truth", everywhere=True, judged=True),
     "default": Trial("default", gate=True, everywhere=True),
-    "streak_transfer": Trial("streak_transfer"),
-    "collapsed": Trial(rain="photos"),
-    "smoothed": Trial(rain="smooth"),
+    "streak_transfer": Trial("streak_transfer", judged=True),
+    "collapsed": Trial(rain="photos", judged=True),
+    "smoothed": Trial(rain="smooth", judged=True),
     "mean_teacher": Trial("mean_teacher"),
     "sirr": Trial("sirr", everywhere=True),
     "matched": Trial(rain="matched"),
-    "any": Trial(rain="any"),
+    "any": Trial(rain="any", judged=True),
     "best_so_far": Trial("best_so_far"),
     "sirr_released": Trial("sirr_released"),
     "syn2real": Trial("syn2real"),
@@ -173,7 +175,7 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     started, used = time.perf_counter(), time.process_time()
     weights = train(config, overwrite=True)
     minutes, processor = (time.perf_counter() - started) / 60, (time.process_time() - used) / 60
-    snapshots = sorted((output / "snapshots").glob("*.safetensors"))
+    snapshots = sorted((output / "snapshots").glob("*.safetensors")) if trial.gate or trial.judged else []
     tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
     cell = {
         "domain": domain.name, "source": source.network, "trial": name, "config": digest, "seed": SEED,

@@ -39,7 +39,6 @@ RESULTS = FOLDER.with_suffix(".json")
 SIGNS = {"found": 1, "cycle": 1, "mirror": 1, "clean": 1, "leftover": -1, "leakage": -1, "dark": -1, "detail": -1}
 SCORE = ("found",)  # what the score is made of; ``fit`` reports what others beside it would do
 OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
-JUDGED = ("control", "oracle", "streak_transfer", "collapsed", "smoothed", "any")  # from harm to gain, in all domains
 LEAST = 20  # checkpoints of a domain
 NEAR = (0.1, 1.0)  # dB; where it is decided whether to adapt at all
 ONE_SIDED = 0.84  # of a normal distribution below its mean plus one standard deviation
@@ -49,7 +48,7 @@ def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[P
     """Return the snapshots of a domain and a source with their true mean PSNR, by TRIAL/STEP, the start's first."""
     start = json.loads((CELLS / f"{domain.name}-{source.network}-start.json").read_text())
     found = {"start": (source.path, float(np.mean(start["test"])))}
-    for name in JUDGED:
+    for name in (name for name, trial in TRIALS.items() if trial.judged):
         file = CELLS / f"{domain.name}-{source.network}-{name}.json"
         folder = work / "cells" / domain.name / source.network / name / "snapshots"
         if not file.exists() or not folder.exists():
