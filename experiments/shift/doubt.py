@@ -59,16 +59,16 @@ def main() -> None:
     """Check all that is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/shift"))
-    names = [source.network for source in SOURCES]
+    names = [source.name for source in SOURCES]
     parser.add_argument("--sources", nargs="+", default=names, choices=names)
     args = parser.parse_args()
     work, rows = args.work.resolve(), []
     for domain in build(work / "domains"):
-        for source in (one for one in SOURCES if one.network in args.sources):
-            adapted = work / "cells" / domain.name / source.network / "default" / "weights.safetensors"
+        for source in (one for one in SOURCES if one.name in args.sources):
+            adapted = work / "cells" / domain.name / source.name / "default" / "weights.safetensors"
             for name, weights in (("start", source.path), ("default", adapted)):
                 if weights.exists():
-                    rows.append({"domain": domain.name, "source": source.network, "weights": name})
+                    rows.append({"domain": domain.name, "source": source.name, "weights": name})
                     rows[-1] |= check(load(weights), domain)
                     print(rows[-1], flush=True)
     write_atomic(RESULTS, json.dumps({"rows": rows, "environment": environment()}, indent=1) + "\n")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from domains import Domain, build
-from sources import SOURCES, Source, anchor
+from sources import PACKAGE, SOURCES, Source, anchor
 
 from sstl.config import to_tree
 from sstl.data import PairSource, SourceConfig, open_images, open_pairs
@@ -52,6 +52,7 @@ class Trial:
             taken for their own truth: remove nothing) and "smooth" (their truth, blurred).
         options: of the method.
         everywhere: run it on all sources, not on joint alone.
+        shipped: run it on the weights of the package, too.
         gate: judge without truth and choose, as ``sstl adapt`` does.
         judged: the label-free score is calibrated and checked on its snapshots.
     """
@@ -62,12 +63,18 @@ class Trial:
     everywhere: bool = False
     gate: bool = False
     judged: bool = False
+    shipped: bool = False
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where it starts from."""
+        return (SOURCES if self.everywhere else SOURCES[:1]) + (PACKAGE,) * self.shipped
 
 
 TRIALS = {
-    "control": Trial(everywhere=True, judged=True),
-    "oracle": Trial(rain="truth", everywhere=True, judged=True),
-    "default": Trial("default", gate=True, everywhere=True),
+    "control": Trial(everywhere=True, judged=True, shipped=True),
+    "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
+    "default": Trial("default", gate=True, everywhere=True, shipped=True),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),
     "smoothed": Trial(rain="smooth", judged=True),
@@ -166,10 +173,10 @@ def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
 def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     """Train and score a cell unless it is there; return whether it had to be run."""
     trial = TRIALS[name]
-    output = work / "cells" / domain.name / source.network / name
+    output = work / "cells" / domain.name / source.name / name
     config = configuration(domain, source, trial, output)
     digest = fingerprint(replace(config, output=Path(name)), source, work)
-    file = CELLS / f"{domain.name}-{source.network}-{name}.json"
+    file = CELLS / f"{domain.name}-{source.name}-{name}.json"
     if file.exists() and json.loads(file.read_text())["config"] == digest:
         return False
     started, used = time.perf_counter(), time.process_time()
@@ -178,7 +185,7 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     snapshots = sorted((output / "snapshots").glob("*.safetensors")) if trial.gate or trial.judged else []
     tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
     cell = {
-        "domain": domain.name, "source": source.network, "trial": name, "config": digest, "seed": SEED,
+        "domain": domain.name, "source": source.name, "trial": name, "config": digest, "seed": SEED,
         "steps": STEPS, "minutes": round(minutes, 2), "processor_minutes": round(processor, 2),
         **all_scores(weights, domain), "trust": load_weights(weights).info.get("trust"),
         "snapshots": {path.stem: float(np.mean(scores(load(path), tests))) for path in snapshots[:-1]},
@@ -186,26 +193,26 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     }  # fmt: skip
     CELLS.mkdir(exist_ok=True)
     write_atomic(file, json.dumps(cell, indent=1) + "\n")
-    print(f"{domain.name}/{source.network}/{name}: {np.mean(cell['test']):.2f} dB in {minutes:.1f} minutes", flush=True)
+    print(f"{domain.name}/{source.name}/{name}: {np.mean(cell['test']):.2f} dB in {minutes:.1f} minutes", flush=True)
     return True
 
 
 def run_start(domain: Domain, source: Source) -> None:
     """Score the source as it is, and the rainy input."""
-    file = CELLS / f"{domain.name}-{source.network}-start.json"
+    file = CELLS / f"{domain.name}-{source.name}-start.json"
     digest = hashlib.sha256(source.path.read_bytes()).hexdigest()[:16]
     if file.exists() and json.loads(file.read_text())["config"] == digest:
         return
     tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
     given = [psnr(*(matlab_luma(image) for image in tests.load(i))) for i in range(len(tests))]
     cell = {
-        "domain": domain.name, "source": source.network, "trial": "start", "config": digest, "input": given,
+        "domain": domain.name, "source": source.name, "trial": "start", "config": digest, "input": given,
         **all_scores(source.path, domain), "environment": environment(),
     }  # fmt: skip
     CELLS.mkdir(exist_ok=True)
     write_atomic(file, json.dumps(cell, indent=1) + "\n")
     print(
-        f"{domain.name}/{source.network}: input {np.mean(given):.2f}, start {np.mean(cell['test']):.2f} dB", flush=True
+        f"{domain.name}/{source.name}: input {np.mean(given):.2f}, start {np.mean(cell['test']):.2f} dB", flush=True
     )
 
 
@@ -220,9 +227,9 @@ def main() -> None:
     work = args.work.resolve()
     domains = build(work / "domains")
     for name, trial in TRIALS.items():
-        for source in SOURCES if trial.everywhere else SOURCES[:1]:
+        for source in trial.sources:
             for domain in domains:
-                path = f"{domain.name}/{source.network}/{name}"
+                path = f"{domain.name}/{source.name}/{name}"
                 if not any(fnmatch(path, pattern) for pattern in args.only):
                     continue
                 run_start(domain, source)

@@ -46,11 +46,11 @@ ONE_SIDED = 0.84  # of a normal distribution below its mean plus one standard de
 
 def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[Path, float]]:
     """Return the snapshots of a domain and a source with their true mean PSNR, by TRIAL/STEP, the start's first."""
-    start = json.loads((CELLS / f"{domain.name}-{source.network}-start.json").read_text())
+    start = json.loads((CELLS / f"{domain.name}-{source.name}-start.json").read_text())
     found = {"start": (source.path, float(np.mean(start["test"])))}
     for name in (name for name, trial in TRIALS.items() if trial.judged):
-        file = CELLS / f"{domain.name}-{source.network}-{name}.json"
-        folder = work / "cells" / domain.name / source.network / name / "snapshots"
+        file = CELLS / f"{domain.name}-{source.name}-{name}.json"
+        folder = work / "cells" / domain.name / source.name / name / "snapshots"
         if not file.exists() or not folder.exists():
             continue
         cell = json.loads(file.read_text())
@@ -62,7 +62,7 @@ def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[P
 
 def measure_domain(domain: Domain, source: Source, work: Path, deadline: float) -> None:
     """Measure the checkpoints that were not measured yet, on the crops that the gate of an adaptation takes."""
-    file = FOLDER / f"{domain.name}-{source.network}.json"
+    file = FOLDER / f"{domain.name}-{source.name}.json"
     known: dict[str, Any] = json.loads(file.read_text())["checkpoints"] if file.exists() else {}
     wanted = {name: place for name, place in checkpoints(domain, source, work).items() if name not in known}
     if not wanted:
@@ -80,7 +80,7 @@ def measure_domain(domain: Domain, source: Source, work: Path, deadline: float) 
         values = {key: [round(float(value), 4) for value in column] for key, column in found.items()}
         known[name] = {"psnr": psnr, "crops": [round(float(v), 3) for v in of_crops], "measures": values}
         write_atomic(file, json.dumps({"checkpoints": known, "environment": environment()}) + "\n")
-        print(f"{domain.name}/{source.network} {name}: {psnr:.2f} dB", flush=True)
+        print(f"{domain.name}/{source.name} {name}: {psnr:.2f} dB", flush=True)
         if time.monotonic() > deadline:
             return
 
@@ -195,7 +195,7 @@ def main() -> None:
     work = args.work.resolve()
     for domain in build(work / "domains"):
         for source in SOURCES:
-            if any(fnmatch(f"{domain.name}/{source.network}", pattern) for pattern in args.only):
+            if any(fnmatch(f"{domain.name}/{source.name}", pattern) for pattern in args.only):
                 measure_domain(domain, source, work, time.monotonic() + 60 * args.minutes)
 
 
