@@ -211,9 +211,7 @@ def run_start(domain: Domain, source: Source) -> None:
     }  # fmt: skip
     CELLS.mkdir(exist_ok=True)
     write_atomic(file, json.dumps(cell, indent=1) + "\n")
-    print(
-        f"{domain.name}/{source.name}: input {np.mean(given):.2f}, start {np.mean(cell['test']):.2f} dB", flush=True
-    )
+    print(f"{domain.name}/{source.name}: input {np.mean(given):.2f}, start {np.mean(cell['test']):.2f} dB", flush=True)
 
 
 def main() -> None:
