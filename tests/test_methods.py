@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,6 +27,7 @@ EVERY_TERM = {  # some are off by default
         **{"equivariance": 0.1, "stage_agreement": 0.1, "rerain": 0.1},
     },
     "supervised": {"edge": 0.05},
+    "distillation": {"photos": 1.0},
     "adversarial": {"width": 4},
 }
 SILENT = {  # what is measured but trains nothing, trains the other player, or is a fault that is reproduced
@@ -215,6 +217,50 @@ def test_the_earlier_stage_is_supervised_by_its_weight(batch):
             torch.testing.assert_close(parts[term], loss(restored, batch[0]) + weight * loss(first, batch[0]))
         expected = background_loss(restored, batch[0], 0.01) + weight * background_loss(first, batch[0], 0.01)
         torch.testing.assert_close(parts["background"], expected)
+
+
+# Distillation
+
+
+@pytest.fixture
+def taught_by(start, monkeypatch) -> Callable[..., Method]:
+    """Return the distillation of a network whose teacher is ``start``."""
+
+    def make(network: Network, **options: Any) -> Method:
+        method = create_method("distillation", network, **options)
+        monkeypatch.setattr(method, "_teacher", (copy.deepcopy(start).eval(),))
+        return method
+
+    return make
+
+
+def test_what_the_teacher_restores_is_taken_for_truth(taught_by, start, batch):
+    with torch.no_grad():
+        restored = start(batch[0].rainy).background.clamp(0, 1)
+    taught = taught_by(Toy()).taught(batch[0].rainy, batch[0].key)
+    torch.testing.assert_close(taught.clean, restored)
+    assert torch.equal(taught.rainy, batch[0].rainy)
+    assert torch.equal(taught.mask, rain_map(taught.streak))
+
+
+def test_the_weights_of_the_distillation_act(taught_by, batch):
+    network = Toy()
+    parts = taught_by(network, supervised=2.0, distill=3.0, photos=5.0)(*batch)
+    own = create_method("supervised", network)(batch[0])["loss"]
+    torch.testing.assert_close(parts["loss"], 2 * own + 3 * parts["distill"] + 5 * parts["photos"])
+
+
+def test_a_student_comes_close_to_its_teacher_without_any_truth(taught_by, start, domain):
+    student = Toy()
+    given = domain.source.map(lambda t: t[:64])
+    no_truth = replace(given, clean=given.rainy)
+    train(taught_by(student, supervised=0.0), no_truth, domain.target, lr=1e-2)
+    assert removed(student, domain.test) > 0.8 * removed(start, domain.test)
+
+
+def test_photos_to_distil_on_are_asked_for(batch):
+    with pytest.raises(SstlError, match=r"'distillation' needs unlabelled photos.*photos: 0"):
+        create_method("distillation", Toy(), photos=1.0)(batch[0])
 
 
 # What forbids a collapse: 300 steps with every guard, and with each guard taken away

@@ -5,6 +5,7 @@ from sstl.methods import adversarial as adversarial
 from sstl.methods import best_so_far as best_so_far
 from sstl.methods import consistency as consistency
 from sstl.methods import default as default
+from sstl.methods import distillation as distillation
 from sstl.methods import entropy as entropy
 from sstl.methods import jorder_e as jorder_e
 from sstl.methods import mean_teacher as mean_teacher

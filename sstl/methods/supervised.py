@@ -7,7 +7,7 @@ from torch import Tensor
 from sstl.losses import Distance, background_loss, edge_loss, mask_loss, streak_loss
 from sstl.methods.base import METHODS, Method, every_stage
 from sstl.networks import Network
-from sstl.types import PairedBatch, UnpairedBatch
+from sstl.types import PairedBatch, Restoration, UnpairedBatch
 
 
 @METHODS.register("supervised")
@@ -43,8 +43,12 @@ class Supervised(Method):
 
     def supervised(self, paired: PairedBatch) -> dict[str, Tensor]:
         """Return ``loss`` and its parts on a labelled batch."""
+        return self.compared(self.network(paired.rainy), paired)
+
+    def compared(self, result: Restoration, paired: PairedBatch) -> dict[str, Tensor]:
+        """Return ``loss`` and its parts of the network's restoration of a labelled batch."""
         parts: dict[str, Tensor] = {}
-        stages = every_stage(self.network(paired.rainy))
+        stages = every_stage(result)
         for restored in stages:
             weight = 1.0 if restored is stages[-1] else self.early_stages
             terms = {
