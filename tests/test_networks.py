@@ -257,3 +257,16 @@ def test_bfloat16_gradients_of_the_dilated_paths_are_right():
     for _ in range(3):  # the fault that this guards against reads memory that it did not write: it comes and goes
         for rough, right in zip(gradients(enabled=True), exact, strict=True):
             assert (rough - right).norm() < 0.05 * right.norm()
+
+
+def test_the_shape_of_joint_is_that_of_its_size_unless_it_is_given():
+    given = create_network("joint", size="tiny", widths=(8, 16, 24), blocks=(1, 2), contexts=3)
+    assert (given.stem.out_channels, given.down_quarter.out_channels, given.down_eighth.out_channels) == (8, 16, 24)
+    assert (len(given.encode_half), len(given.decode_quarter), len(given.context)) == (1, 2, 3)
+    shape = {"widths": (24, 40, 56), "blocks": (2, 2), "contexts": 1}
+    same = create_network("joint", size="small", **shape).state_dict()
+    assert {key: t.shape for key, t in same.items()} == {
+        key: t.shape for key, t in create_network("joint", size="tiny").state_dict().items()
+    }
+    with pytest.raises(SstlError, match="joint: blocks is 0"):
+        create_network("joint", blocks=(0, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -73,6 +73,8 @@ class Joint(Network):
         head: from cells to pixels: ``duc`` predicts 2x2 pixels per cell (dense upsampling convolution, Wang et al.,
             WACV 2018), ``bilinear`` one value per cell, interpolated.
         detect: False leaves the map out (R = 1 everywhere), to see what it is good for.
+        widths, blocks, contexts: in place of the size's: channels at 1/2, 1/4 and 1/8 of the resolution, residual
+            blocks each way at 1/2 and 1/4, context blocks at 1/8.
     """
 
     stride = 8
@@ -86,6 +88,9 @@ class Joint(Network):
         bottleneck: Bottleneck = "contextual",
         head: Head = "duc",
         detect: bool = True,
+        widths: tuple[int, int, int] | None = None,
+        blocks: tuple[int, int] | None = None,
+        contexts: int | None = None,
     ) -> None:
         super().__init__()
         _check_choice("size", size, get_args(Size))
@@ -93,7 +98,9 @@ class Joint(Network):
         _check_choice("head", head, get_args(Head))
         check_counts("joint", stages=stages)
         check_rates(rates)
-        shape = SHAPES[size]
+        given = {"widths": widths, "blocks": blocks, "contexts": contexts}
+        shape = replace(SHAPES[size], **{name: value for name, value in given.items() if value is not None})
+        check_counts("joint", width=min(shape.widths), blocks=min(shape.blocks), contexts=shape.contexts)
         self.stages = stages
         half, quarter, eighth = shape.widths
         self.stem = conv(4 * 3 * (1 if stages == 1 else 2), half)
@@ -205,6 +212,9 @@ def joint(
     bottleneck: Bottleneck = "contextual",
     head: Head = "duc",
     detect: bool = True,
+    widths: tuple[int, int, int] | None = None,
+    blocks: tuple[int, int] | None = None,
+    contexts: int | None = None,
 ) -> Joint:
     """Joint rain detection, streak estimation and background restoration (ours)."""
-    return Joint(size, stages, rates, bottleneck, head, detect)
+    return Joint(size, stages, rates, bottleneck, head, detect, widths, blocks, contexts)
