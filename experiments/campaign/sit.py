@@ -2,10 +2,10 @@
 
 SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
 
-A sitting is a warm restart from the weights in the package, in two phases: a cosine cycle at small crops, then a
-shorter one at large crops, without which a network relies on the borders of its crops. What it found is appended to
-log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the mean over the
-development sets rose. A sitting that was killed goes on where it was when it is begun again.
+A sitting is a warm restart from the weights in the package, if it has any, in two phases: a cosine cycle at small
+crops, then a shorter one at large crops, without which a network relies on the borders of its crops. What it found is
+appended to log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the
+mean over the development sets rose. A sitting that was killed goes on where it was when it is begun again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sstl.config import load_config
+from sstl.config import from_tree, load_config, to_tree, with_overrides
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import TrainConfig, read_log, train
 from sstl.networks import load_weights, save_weights
@@ -33,6 +33,11 @@ from sstl.restore import load
 HERE = Path(__file__).resolve().parent
 LOG = HERE / "log.json"
 SETS = ("rain100l", "rain100h", "rain800")
+SIZES = {  # what each changes in campaign.yaml; tiny learns beside the truth what small makes of the pairs
+    "tiny": ["network.options.size=tiny", "method.name=distillation", "method.options.teacher=joint-small"],
+    "small": [],
+    "base": ["network.options.size=base"],
+}
 CLEAN = 40.0  # dB that clean photographs must keep
 DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
 
@@ -52,13 +57,14 @@ class Phase:
 PHASES = (Phase("cycle", 0.7, 128, 10, 8e-4, 0.999), Phase("finish", 0.3, 256, 4, 3e-4, 0.998))
 
 
-def configuration(size: str, phase: Phase, start: Path, work: Path, sitting: int) -> TrainConfig:
+def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitting: int) -> TrainConfig:
     """Return a phase's training, its number of steps still that of the file."""
-    config = load_config(TrainConfig, HERE / f"{size}.yaml")
+    tree = to_tree(load_config(TrainConfig, HERE / "campaign.yaml"))
+    config = from_tree(TrainConfig, with_overrides(tree, SIZES[size]), where="campaign.yaml")
     return replace(
         config,
         output=work / f"{size}-{sitting}-{phase.name}",
-        network=replace(config.network, weights=str(start)),
+        network=replace(config.network, weights=str(start) if start else None),
         data=replace(config.data, crop=phase.crop),
         batch_size=phase.batch,
         optimizer=replace(config.optimizer, lr=phase.lr),
@@ -92,9 +98,10 @@ def scores(weights: Path) -> dict[str, float]:
 
 
 def better(new: dict[str, float], old: dict[str, float]) -> bool:
-    """Whether the mean over the sets of pairs rose, and clean photographs stay clear."""
+    """Whether the mean over the sets of pairs rose, if there were weights before, and clean photographs stay clear."""
     names = [name for name in old if name != "clean"]
-    return np.mean([new[n] for n in names]) > np.mean([old[n] for n in names]) and new["clean"] >= CLEAN
+    rose = not names or np.mean([new[n] for n in names]) > np.mean([old[n] for n in names])
+    return bool(rose and new["clean"] >= CLEAN)
 
 
 def sit(size: str, minutes: float, work: Path) -> dict[str, Any]:
@@ -102,23 +109,24 @@ def sit(size: str, minutes: float, work: Path) -> dict[str, Any]:
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
-    start, seconds = shipped, 0.0
+    start, seconds = shipped if shipped.exists() else None, 0.0
     for phase in PHASES:
         config = configuration(size, phase, start, work, sitting)
         start = trained(config, minutes * phase.share)
         seconds += max(line["seconds"] for line in read_log(config.output / "log.jsonl") if "seconds" in line)
-    before, after = scores(shipped), scores(start)
+    assert start is not None
+    before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
         "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
         "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES],
         "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}", "environment": environment(),
     }  # fmt: skip
     if entry["shipped"]:
-        earlier = load_weights(shipped).info
+        earlier = load_weights(shipped).info if shipped.exists() else {}
         info = {
             **load_weights(start).info,
             "minutes": round(earlier.get("minutes", 0) + entry["minutes"], 1),
-            "configs": [*earlier.get("configs", []), f"experiments/campaign/{size}.yaml, sitting {sitting}"],
+            "configs": [*earlier.get("configs", []), f"experiments/campaign/campaign.yaml, {size}, sitting {sitting}"],
             "data": DATA,
         }
         save_weights(shipped, load_weights(start).network, info, torch.float16)
@@ -132,7 +140,7 @@ def state(log: list[dict[str, Any]]) -> str:
     names = list(log[-1]["after"])
     rows = [("size", "sitting", "minutes", *names, "shipped"), ["---"] * (len(names) + 4)]
     for entry in log:
-        if entry["sitting"] == 1:
+        if entry["sitting"] == 1 and entry["before"]:
             rows.append((entry["size"], "before", "", *(entry["before"][name] for name in names), ""))
         kept = "yes" if entry["shipped"] else "no"
         rows.append(
@@ -148,7 +156,7 @@ def state(log: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run a sitting."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("size", choices=sorted(path.stem for path in HERE.glob("*.yaml")))
+    parser.add_argument("size", choices=SIZES)
     parser.add_argument("--minutes", type=float, required=True, help="of training; scoring comes on top")
     parser.add_argument("--work", type=Path, default=Path("runs/campaign"))
     args = parser.parse_args()

@@ -79,7 +79,7 @@ def configuration(overrides: list[str], output: Path) -> TrainConfig:
         "data.crop=96", "batch_size=8", "data.workers=0", "optimizer.lr=1.2e-3", "optimizer.warmup_steps=20",
         "ema_decay=0.99", "validation=null", "checkpoint_every=1000000", "log_every=20", f"output={output}",
     ]  # fmt: skip
-    base = to_tree(load_config(TrainConfig, HERE.parent / "campaign" / "small.yaml"))
+    base = to_tree(load_config(TrainConfig, HERE.parent / "campaign" / "campaign.yaml"))
     return from_tree(TrainConfig, with_overrides(base, [*short, *overrides]), where="design")
 
 
