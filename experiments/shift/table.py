@@ -107,19 +107,15 @@ def section(cells: Cells, domains: Sequence[str], source: str) -> str:
     """Return the tables of one source network."""
     trials = [name for name in dict.fromkeys(key[2] for key in cells if key[1] == source) if name != "start"]
     trials.sort(key=lambda name: (name != "control", name == "oracle", name))
-    header = ["domain", "input", "start", *trials]
-    rows = []
-    for domain in domains:
-        start = cells.get((domain, source, "start"))
-        if start is None:
-            continue
-        found = [cells.get((domain, source, name)) for name in trials]
-        scores = [f"{np.mean(cell['test']):.2f}" if cell else "" for cell in found]
-        rows.append([domain, f"{np.mean(start['input']):.2f}", f"{np.mean(start['test']):.2f}", *scores])
-    text = f"\n## {source}\n\n{table(header, rows)}\n"
+    starts = [cells[domain, source, "start"] for domain in domains]
+    rows = [["input", *(f"{np.mean(start['input']):.2f}" for start in starts)]]
+    for name in ("start", *trials):
+        found = [cells.get((domain, source, name)) for domain in domains]
+        rows.append([name, *(f"{np.mean(cell['test']):.2f}" if cell else "" for cell in found)])
+    text = f"\n## {source}\n\n{table(['trial', *domains], rows)}\n"
     developed = yaml.safe_load((HERE / "reserved.yaml").read_text())["developed_on"]
     untouched = [domain for domain in domains if domain not in developed]
-    start = next(cell for key, cell in cells.items() if key[1:] == (source, "start"))
+    start = starts[0]
     rows = [["start", "", "", f"{start['source_psnr']:.2f}", f"{start['clean_psnr']:.2f}", ""]]
     for name in trials:
         own = [cell for key, cell in cells.items() if key[1:] == (source, name)]
@@ -226,12 +222,12 @@ def main() -> None:
     reserved = yaml.safe_load((HERE / "reserved.yaml").read_text())
     domains = [*reserved["recipes"], "mixture"]
     sources = ("joint", "prenet", "jorder")
-    measured = sum(key[2] != "start" for key in cells)
-    missing = f"{measured} cells have been measured so far; what is empty or has no row was not."
+    count = sum(key[2] != "start" for key in cells)
+    missing = f"{count} cells have been measured so far; what is empty or has no row was not."
     text = ABOUT.format(least=LEAST_GAIN, missing=missing)
     for source in (*sources, "shipped"):
-        if any(key[1] == source for key in cells):
-            text += section(cells, domains, source)
+        measured = [domain for domain in domains if (domain, source, "start") in cells]
+        text += section(cells, measured, source) if measured else ""
     text += DRAWN
     text += together(cells, domains, sources) + gated(cells) + trusted() + doubted()
     (HERE / "README.md").write_text(text, encoding="utf-8")
