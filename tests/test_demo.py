@@ -99,13 +99,42 @@ def test_photos_of_one_name_are_all_kept(desk, folder):
 
 
 def test_work_ends_when_stopped_and_when_it_takes_too_long(desk, folder):
-    task = Task(time.monotonic() + 100)
+    task = Task("u")
     task.say("a", 0)
     task.stop.set()
     with pytest.raises(Stopped, match=r"^Stopped\.$"):
         task.say("b", 0)
     slow = Desk(desk.folder, [str(folder / TINY)], Limits(seconds=-1))
     assert last(slow.derain("u", [folder / "face.jpg"], TINY)).status.startswith("Stopped: it took longer")
+
+
+def test_who_comes_second_waits_in_line_and_is_served_after_the_first(desk, folder):
+    first = Task("first")
+    desk.line.append(first)
+    views = desk.derain("second", [folder / "face.jpg"], TINY)
+    assert next(views).status == "Waiting in line, 1 before you."
+    desk.line.remove(first)
+    assert last(views).status == "Derained 1."
+    assert desk.line == []
+
+
+def test_who_waits_in_line_can_stop_and_leave_and_holds_up_nobody(desk, folder):
+    desk.line.append(Task("first"))
+    views = desk.derain("second", [folder / "face.jpg"], TINY)
+    next(views)
+    desk.stop("second")
+    assert last(views).status == "Stopped."
+    views = desk.derain("third", [folder / "face.jpg"], TINY)
+    next(views)
+    views.close()
+    desk.forget("third")
+    assert [task.user for task in desk.line] == ["first"]
+
+
+def test_more_than_may_wait_in_line_are_turned_away(desk, folder):
+    desk.line.extend(Task(str(number)) for number in range(desk.limits.waiting + 1))
+    view = last(desk.derain("u", [folder / "face.jpg"], TINY))
+    assert view.status == "Too many are waiting already; try again in a few minutes."
 
 
 @pytest.mark.parametrize(("name", "dry"), [("face.jpg", True), ("rainy.png", False)])

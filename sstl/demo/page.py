@@ -128,30 +128,21 @@ def build(desk: Desk) -> Any:
         def on_adapt(dropped: list[str] | None, name: str, count: int, request: Any) -> Iterator[list[Any]]:
             yield from map(update, desk.adapt(_user(request), dropped or [], name, count))
 
-        def on_stop(request: Any) -> list[Any]:
+        def on_stop(request: Any) -> None:
             desk.stop(_user(request))
-            return [_status(View("Stopped."))]
 
         def on_leave(request: Any) -> None:
             desk.forget(_user(request))
 
         for handler in (on_derain, on_adapt, on_stop, on_leave):  # gradio passes the request where this type stands
             handler.__annotations__ = {"request": gr.Request}
-        work = {
-            "outputs": shown,
-            "concurrency_id": "work",
-            "concurrency_limit": 1,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        begun = [
-            derain.click(on_derain, [files, weights], **work),
-            adapt.click(on_adapt, [files, weights, steps], **work),
-        ]
-        # What still waits in the queue is taken out of it; what is under way ends at its next step.
-        stop.click(on_stop, None, [status], cancels=begun, queue=False, api_visibility="private")
+        # The desk has a line of its own: gradio's does not say in the page that one waits, and a press of a button
+        # is lost while gradio cancels.
+        work = {"outputs": shown, "concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+        derain.click(on_derain, [files, weights], **work)
+        adapt.click(on_adapt, [files, weights, steps], **work)
+        stop.click(on_stop, queue=False, api_visibility="private")
         blocks.unload(on_leave)
-        blocks.queue(max_size=limits.waiting)
     return blocks
 
 
@@ -268,4 +259,8 @@ def main(weights: Sequence[str], port: int | None, on_start: Callable[[str], Non
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="sstl-demo-", ignore_cleanup_errors=True) as folder:
-        serve(Desk(Path(folder), weights), port, on_start)
+        desk = Desk(Path(folder), weights)
+        try:
+            serve(desk, port, on_start)
+        finally:
+            desk.close()
