@@ -30,7 +30,7 @@ _HEADERS = {
 _INTRODUCTION = """# Remove rain from photos
 Drop photos or a short clip, then press *Derain*. If rain is left, press *Adapt*: the network learns the rain of
 your photos, without knowing how they look dry. Nothing leaves this server; your files are
-removed when you close the page."""
+removed within two hours after you close the page."""
 _CSS = """
 footer, .share-button { display: none !important; }
 #comparison iframe { width: 100%; height: 34rem; border: 0; border-radius: 8px; display: block; }
