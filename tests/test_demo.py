@@ -346,4 +346,5 @@ def test_a_phone_a_keyboard_and_a_screen_reader_suffice(user, folder):
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
     assert len(controls) >= 7
     assert [node["role"]["value"] for node in controls if not node.get("name", {}).get("value", "").strip()] == []
+    assert [node["name"]["value"] for node in controls if re.fullmatch(r"\w+\.\w+", node["name"]["value"])] == []
     assert user.browser.value("document.documentElement.lang") == "en"

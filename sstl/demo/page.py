@@ -39,14 +39,24 @@ footer, .share-button { display: none !important; }
 #status progress::-webkit-progress-value { background: var(--primary-700); }
 #status progress::-moz-progress-bar { background: var(--primary-700); }
 #status p { margin: 0; min-height: 1.6em; font-size: 1.05rem; }
+#status .html-container, #comparison .html-container { padding: 0; }
+:focus-visible { outline: 2px solid var(--primary-600) !important; outline-offset: 2px; }
 .gradio-container { max-width: 76rem !important; }
 """
-# Screen readers read out what is said in a region that was live before.
+# Screen readers read out what is said in a region that was live before. gradio leaves its ornaments without a name, and
+# gives a button the key of a name that it does not have.
 _SCRIPT = """() => {
   const status = document.getElementById('status');
   status.setAttribute('role', 'status');
   status.setAttribute('aria-live', 'polite');
   document.documentElement.lang = 'en';
+  const name = () => {
+    for (const icon of document.querySelectorAll('svg:not([aria-hidden])')) icon.setAttribute('aria-hidden', 'true');
+    const add = document.querySelector('[aria-label="common.upload"]');
+    if (add) add.ariaLabel = add.title = 'Add files';
+  };
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  name();
 }"""
 _INSIDE = (
     "body > header, footer, section > h2 { display: none } "
