@@ -249,6 +249,15 @@ class User:
         return self.browser.value(f"(d => {expression})(document.querySelector('#comparison iframe').contentDocument)")
 
 
+def saved(path: Path, seconds: float = 60) -> Path:
+    """Wait until a download is complete; the browser gives it its name then."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"never saved: {path}"
+        time.sleep(0.05)
+    return path
+
+
 def choose(user: User) -> None:
     """The tiny weights, by the keyboard."""
     user.browser.value("document.querySelector('#weights input').focus()")
@@ -265,7 +274,7 @@ def user(site: str, tmp_path: Path) -> Iterator[User]:
 
 @needs_chromium
 @needs_gradio
-def test_upload_derain_slider_and_download(user, site, folder):
+def test_upload_derain_slider_and_download(user, site, folder, tmp_path):
     user.drop(folder / "face.jpg", folder / "broken.jpg")
     user.listed("face.jpg")
     user.press("derain")
@@ -277,7 +286,10 @@ def test_upload_derain_slider_and_download(user, site, folder):
     assert float(user.inside("d.querySelector('.split').value")) > before
     user.inside("[...d.querySelectorAll('.switch label')].at(-1).click()")
     assert user.inside("!d.querySelectorAll('img.layer')[1].hidden")
-    assert user.browser.value("!!document.getElementById('download')")
+    user.browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    user.press("download")
+    with zipfile.ZipFile(saved(tmp_path / "saved" / "derained.zip")) as archive:
+        assert {"face.jpg", "before-and-after.html"} <= set(archive.namelist())
     loaded = user.browser.value("performance.getEntriesByType('resource').map(e => e.name)")
     assert len(loaded) > 10
     assert [name for name in loaded if not name.startswith((site, "blob:", "data:"))] == []
