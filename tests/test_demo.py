@@ -99,13 +99,42 @@ def test_photos_of_one_name_are_all_kept(desk, folder):
 
 
 def test_work_ends_when_stopped_and_when_it_takes_too_long(desk, folder):
-    task = Task(time.monotonic() + 100)
+    task = Task("u")
     task.say("a", 0)
     task.stop.set()
     with pytest.raises(Stopped, match=r"^Stopped\.$"):
         task.say("b", 0)
     slow = Desk(desk.folder, [str(folder / TINY)], Limits(seconds=-1))
     assert last(slow.derain("u", [folder / "face.jpg"], TINY)).status.startswith("Stopped: it took longer")
+
+
+def test_who_comes_second_waits_in_line_and_is_served_after_the_first(desk, folder):
+    first = Task("first")
+    desk.line.append(first)
+    views = desk.derain("second", [folder / "face.jpg"], TINY)
+    assert next(views).status == "Waiting in line, 1 before you."
+    desk.line.remove(first)
+    assert last(views).status == "Derained 1."
+    assert desk.line == []
+
+
+def test_who_waits_in_line_can_stop_and_leave_and_holds_up_nobody(desk, folder):
+    desk.line.append(Task("first"))
+    views = desk.derain("second", [folder / "face.jpg"], TINY)
+    next(views)
+    desk.stop("second")
+    assert last(views).status == "Stopped."
+    views = desk.derain("third", [folder / "face.jpg"], TINY)
+    next(views)
+    views.close()
+    desk.forget("third")
+    assert [task.user for task in desk.line] == ["first"]
+
+
+def test_more_than_may_wait_in_line_are_turned_away(desk, folder):
+    desk.line.extend(Task(str(number)) for number in range(desk.limits.waiting + 1))
+    view = last(desk.derain("u", [folder / "face.jpg"], TINY))
+    assert view.status == "Too many are waiting already; try again in a few minutes."
 
 
 @pytest.mark.parametrize(("name", "dry"), [("face.jpg", True), ("rainy.png", False)])
@@ -220,6 +249,15 @@ class User:
         return self.browser.value(f"(d => {expression})(document.querySelector('#comparison iframe').contentDocument)")
 
 
+def saved(path: Path, seconds: float = 60) -> Path:
+    """Wait until a download is complete; the browser gives it its name then."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"never saved: {path}"
+        time.sleep(0.05)
+    return path
+
+
 def choose(user: User) -> None:
     """The tiny weights, by the keyboard."""
     user.browser.value("document.querySelector('#weights input').focus()")
@@ -236,7 +274,7 @@ def user(site: str, tmp_path: Path) -> Iterator[User]:
 
 @needs_chromium
 @needs_gradio
-def test_upload_derain_slider_and_download(user, site, folder):
+def test_upload_derain_slider_and_download(user, site, folder, tmp_path):
     user.drop(folder / "face.jpg", folder / "broken.jpg")
     user.listed("face.jpg")
     user.press("derain")
@@ -248,7 +286,10 @@ def test_upload_derain_slider_and_download(user, site, folder):
     assert float(user.inside("d.querySelector('.split').value")) > before
     user.inside("[...d.querySelectorAll('.switch label')].at(-1).click()")
     assert user.inside("!d.querySelectorAll('img.layer')[1].hidden")
-    assert user.browser.value("!!document.getElementById('download')")
+    user.browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    user.press("download")
+    with zipfile.ZipFile(saved(tmp_path / "saved" / "derained.zip")) as archive:
+        assert {"face.jpg", "before-and-after.html"} <= set(archive.namelist())
     loaded = user.browser.value("performance.getEntriesByType('resource').map(e => e.name)")
     assert len(loaded) > 10
     assert [name for name in loaded if not name.startswith((site, "blob:", "data:"))] == []
@@ -317,4 +358,5 @@ def test_a_phone_a_keyboard_and_a_screen_reader_suffice(user, folder):
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
     assert len(controls) >= 7
     assert [node["role"]["value"] for node in controls if not node.get("name", {}).get("value", "").strip()] == []
+    assert [node["name"]["value"] for node in controls if re.fullmatch(r"\w+\.\w+", node["name"]["value"])] == []
     assert user.browser.value("document.documentElement.lang") == "en"

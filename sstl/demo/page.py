@@ -30,7 +30,7 @@ _HEADERS = {
 _INTRODUCTION = """# Remove rain from photos
 Drop photos or a short clip, then press *Derain*. If rain is left, press *Adapt*: the network learns the rain of
 your photos, without knowing how they look dry. Nothing leaves this server; your files are
-removed when you close the page."""
+removed within two hours after you close the page."""
 _CSS = """
 footer, .share-button { display: none !important; }
 #comparison iframe { width: 100%; height: 34rem; border: 0; border-radius: 8px; display: block; }
@@ -39,14 +39,24 @@ footer, .share-button { display: none !important; }
 #status progress::-webkit-progress-value { background: var(--primary-700); }
 #status progress::-moz-progress-bar { background: var(--primary-700); }
 #status p { margin: 0; min-height: 1.6em; font-size: 1.05rem; }
+#status .html-container, #comparison .html-container { padding: 0; }
+:focus-visible { outline: 2px solid var(--primary-600) !important; outline-offset: 2px; }
 .gradio-container { max-width: 76rem !important; }
 """
-# Screen readers read out what is said in a region that was live before.
+# Screen readers read out what is said in a region that was live before. gradio leaves its ornaments without a name, and
+# gives a button the key of a name that it does not have.
 _SCRIPT = """() => {
   const status = document.getElementById('status');
   status.setAttribute('role', 'status');
   status.setAttribute('aria-live', 'polite');
   document.documentElement.lang = 'en';
+  const name = () => {
+    for (const icon of document.querySelectorAll('svg:not([aria-hidden])')) icon.setAttribute('aria-hidden', 'true');
+    const add = document.querySelector('[aria-label="common.upload"]');
+    if (add) add.ariaLabel = add.title = 'Add files';
+  };
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  name();
 }"""
 _INSIDE = (
     "body > header, footer, section > h2 { display: none } "
@@ -128,30 +138,21 @@ def build(desk: Desk) -> Any:
         def on_adapt(dropped: list[str] | None, name: str, count: int, request: Any) -> Iterator[list[Any]]:
             yield from map(update, desk.adapt(_user(request), dropped or [], name, count))
 
-        def on_stop(request: Any) -> list[Any]:
+        def on_stop(request: Any) -> None:
             desk.stop(_user(request))
-            return [_status(View("Stopped."))]
 
         def on_leave(request: Any) -> None:
             desk.forget(_user(request))
 
         for handler in (on_derain, on_adapt, on_stop, on_leave):  # gradio passes the request where this type stands
             handler.__annotations__ = {"request": gr.Request}
-        work = {
-            "outputs": shown,
-            "concurrency_id": "work",
-            "concurrency_limit": 1,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        begun = [
-            derain.click(on_derain, [files, weights], **work),
-            adapt.click(on_adapt, [files, weights, steps], **work),
-        ]
-        # What still waits in the queue is taken out of it; what is under way ends at its next step.
-        stop.click(on_stop, None, [status], cancels=begun, queue=False, api_visibility="private")
+        # The desk has a line of its own: gradio's does not say in the page that one waits, and a press of a button
+        # is lost while gradio cancels.
+        work = {"outputs": shown, "concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+        derain.click(on_derain, [files, weights], **work)
+        adapt.click(on_adapt, [files, weights, steps], **work)
+        stop.click(on_stop, queue=False, api_visibility="private")
         blocks.unload(on_leave)
-        blocks.queue(max_size=limits.waiting)
     return blocks
 
 
@@ -268,4 +269,8 @@ def main(weights: Sequence[str], port: int | None, on_start: Callable[[str], Non
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="sstl-demo-", ignore_cleanup_errors=True) as folder:
-        serve(Desk(Path(folder), weights), port, on_start)
+        desk = Desk(Path(folder), weights)
+        try:
+            serve(desk, port, on_start)
+        finally:
+            desk.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,7 @@ class Limits:
         clip_seconds: length of a clip.
         steps: of an adaptation, at most.
         seconds: after which work is stopped.
-        waiting: users in the queue; one is served at a time.
+        waiting: tasks in line; one is under way at a time.
     """
 
     files: int = 12
@@ -89,11 +90,12 @@ class Stopped(Exception):
     """The user, or the clock, has stopped the work; says so."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
-    """Work under way, as the one who waits sees it."""
+    """Work in line or under way, as the one who waits sees it."""
 
-    deadline: float
+    user: str
+    deadline: float = math.inf
     stop: threading.Event = field(default_factory=threading.Event)
     said: str = ""
     share: float = 0.0
@@ -119,7 +121,7 @@ class Desk:
     def __init__(self, folder: Path, weights: Sequence[str] = (), limits: Limits | None = None) -> None:
         self.folder, self.limits = folder, limits or Limits()
         self.weights = {Path(name).name: name for name in [DEFAULT, *weights, *list_weights()]}
-        self.tasks: dict[str, Task] = {}
+        self.line: list[Task] = []  # the first is under way
         self.restorer = functools.lru_cache(maxsize=2)(functools.partial(load))
 
     def derain(self, user: str, files: Sequence[str | Path], weights: str) -> Iterator[View]:
@@ -132,35 +134,62 @@ class Desk:
         yield from self._followed(user, lambda task: self._adapt(task, user, files, start, steps))
 
     def stop(self, user: str) -> None:
-        """Stop what is under way for a user, at the next step, frame or photo."""
-        if user in self.tasks:
-            self.tasks[user].stop.set()
+        """Stop what is in line or under way for a user, at the next step, frame or photo."""
+        for task in self._tasks(user):
+            task.stop.set()
 
     def forget(self, user: str) -> None:
         """Stop what is under way for a user who has gone, and remove his files."""
         self.stop(user)
+        while self._tasks(user):
+            time.sleep(_TICK)
         shutil.rmtree(self.folder / user, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop what is in line or under way for anybody."""
+        for task in [*self.line]:
+            task.stop.set()
+
+    def _tasks(self, user: str) -> list[Task]:
+        return [task for task in self.line if task.user == user]
 
     def _path(self, user: str, weights: str) -> str:
         return str(self.folder / user / "adapted.safetensors") if weights == ADAPTED else self.weights[weights]
 
     def _followed(self, user: str, work: Callable[[Task], View]) -> Iterator[View]:
-        task = self.tasks[user] = Task(time.monotonic() + self.limits.seconds)
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(work, task)
-            try:
-                said = None
-                while not wait([future], _TICK).done:
-                    if said != (task.said, task.share):
-                        said = (task.said, task.share)
-                        yield View(task.said, task.share)
-                yield future.result()
-            except Stopped as stopped:
-                yield View(str(stopped))
-            except SstlError as error:
-                yield View(f"That did not work: {error}")
-            finally:
-                task.stop.set()  # also if nobody waits any more
+        if len(self.line) > self.limits.waiting:
+            yield View("Too many are waiting already; try again in a few minutes.")
+            return
+        task = Task(user)
+        self.line.append(task)
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(self._in_turn, task, work)
+        pool.shutdown(wait=False)  # whoever closes this generator is not to be held up by what is still ending
+        try:
+            said = None
+            while not wait([future], _TICK).done:
+                now = "Stopping." if task.stop.is_set() else task.said, task.share
+                if said != now:
+                    said = now
+                    yield View(*now)
+            yield future.result()
+        except Stopped as stopped:
+            yield View(str(stopped))
+        except SstlError as error:
+            yield View(f"That did not work: {error}")
+        finally:
+            task.stop.set()  # also if nobody waits any more
+
+    def _in_turn(self, task: Task, work: Callable[[Task], View]) -> View:
+        """Wait until all who came before have been served, then work."""
+        try:
+            while before := self.line.index(task):
+                task.say(f"Waiting in line, {before} before you.", 0)
+                task.stop.wait(_TICK)
+            task.deadline = time.monotonic() + self.limits.seconds
+            return work(task)
+        finally:
+            self.line.remove(task)
 
     def _derain(self, task: Task, user: str, files: Sequence[str | Path], weights: str) -> View:
         task.say("Looking at the files.", 0)
