@@ -131,6 +131,17 @@ def test_who_waits_in_line_can_stop_and_leave_and_holds_up_nobody(desk, folder):
     assert [task.user for task in desk.line] == ["first"]
 
 
+def test_a_second_press_does_nothing_until_the_first_is_told_to_stop(desk, folder):
+    first = Task("u")
+    desk.line.append(first)
+    assert [*desk.derain("u", [folder / "face.jpg"], TINY)] == [View()]
+    first.stop.set()
+    views = desk.derain("u", [folder / "face.jpg"], TINY)
+    assert next(views).status == "Waiting in line, 1 before you."
+    desk.line.remove(first)
+    assert last(views).status == "Derained 1."
+
+
 def test_more_than_may_wait_in_line_are_turned_away(desk, folder):
     desk.line.extend(Task(str(number)) for number in range(desk.limits.waiting + 1))
     view = last(desk.derain("u", [folder / "face.jpg"], TINY))
@@ -304,6 +315,7 @@ def test_adapt_and_stop(user, folder):
     user.press("adapt")
     user.says("Adapting to your photos")
     assert user.browser.value("!!document.querySelector('#status progress[aria-label]')")
+    user.press("adapt")  # once more, which does nothing
     user.press("stop")
     user.says("Stopped.")
     user.press("adapt")

@@ -125,7 +125,7 @@ def build(desk: Desk) -> Any:
 
         def update(view: View) -> list[Any]:
             return [
-                _status(view),
+                gr.skip() if view.status is None else _status(view),
                 gr.skip() if view.page is None else _frame(view.page),
                 gr.skip() if view.page is None else gr.Video(value=_text(view.video), visible=view.video is not None),
                 gr.skip() if view.archive is None else gr.DownloadButton(value=_text(view.archive), visible=True),
@@ -148,7 +148,13 @@ def build(desk: Desk) -> Any:
             handler.__annotations__ = {"request": gr.Request}
         # The desk has a line of its own: gradio's does not say in the page that one waits, and a press of a button
         # is lost while gradio cancels.
-        work = {"outputs": shown, "concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+        work = {
+            "outputs": shown,
+            "trigger_mode": "multiple",  # the desk knows when one has ended, the browser a little later
+            "concurrency_limit": None,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
         derain.click(on_derain, [files, weights], **work)
         adapt.click(on_adapt, [files, weights, steps], **work)
         stop.click(on_stop, queue=False, api_visibility="private")
@@ -253,7 +259,7 @@ def _text(path: Path | None) -> str | None:
 
 def _status(view: View) -> str:
     bar = "" if view.share is None else f'<progress max="1" value="{view.share:.3f}" aria-label="Progress"></progress>'
-    return f"<p>{escape(view.status)}</p>{bar}"
+    return f"<p>{escape(view.status or '')}</p>{bar}"
 
 
 def _frame(page: str) -> str:

@@ -78,7 +78,7 @@ class View:
         adapted: whether there are weights adapted to the user's photos now.
     """
 
-    status: str
+    status: str | None = None
     share: float | None = None
     page: str | None = None
     video: Path | None = None
@@ -97,7 +97,7 @@ class Task:
     user: str
     deadline: float = math.inf
     stop: threading.Event = field(default_factory=threading.Event)
-    said: str = ""
+    said: str = "Looking at the files."
     share: float = 0.0
 
     def say(self, text: str, share: float) -> None:
@@ -157,6 +157,9 @@ class Desk:
         return str(self.folder / user / "adapted.safetensors") if weights == ADAPTED else self.weights[weights]
 
     def _followed(self, user: str, work: Callable[[Task], View]) -> Iterator[View]:
+        if not all(task.stop.is_set() for task in self._tasks(user)):
+            yield View()  # a second press of a button; a generator that yields nothing blanks the page
+            return
         if len(self.line) > self.limits.waiting:
             yield View("Too many are waiting already; try again in a few minutes.")
             return
