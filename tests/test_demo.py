@@ -298,6 +298,7 @@ def test_upload_derain_slider_and_download(user, site, folder, tmp_path):
     user.inside("[...d.querySelectorAll('.switch label')].at(-1).click()")
     assert user.inside("!d.querySelectorAll('img.layer')[1].hidden")
     user.browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    user.browser.wait("!!document.getElementById('download')", 60)
     user.press("download")
     with zipfile.ZipFile(saved(tmp_path / "saved" / "derained.zip")) as archive:
         assert {"face.jpg", "before-and-after.html"} <= set(archive.namelist())
