@@ -253,6 +253,10 @@ class User:
     def press(self, button: str) -> None:
         self.browser.value(f"document.getElementById('{button}').click()")
 
+    def tab(self) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", windowsVirtualKeyCode=9)
+
     def says(self, text: str, seconds: float = 240) -> None:
         self.browser.wait(f"document.getElementById('status').textContent.includes({text!r})", seconds)
 
@@ -298,6 +302,7 @@ def test_upload_derain_slider_and_download(user, site, folder, tmp_path):
     user.inside("[...d.querySelectorAll('.switch label')].at(-1).click()")
     assert user.inside("!d.querySelectorAll('img.layer')[1].hidden")
     user.browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    user.browser.wait("!!document.getElementById('download')", 60)
     user.press("download")
     with zipfile.ZipFile(saved(tmp_path / "saved" / "derained.zip")) as archive:
         assert {"face.jpg", "before-and-after.html"} <= set(archive.namelist())
@@ -359,7 +364,12 @@ def test_a_phone_a_keyboard_and_a_screen_reader_suffice(user, folder):
     user.browser.resize(375, 800)
     user.drop(folder / "face.jpg")
     user.listed("face.jpg")
-    user.browser.value("document.getElementById('derain').focus()")
+    user.browser.value("[...document.querySelectorAll('#files :is(a, button)')].at(-1).focus()")
+    user.tab()
+    user.browser.wait("document.querySelector('[role=option]')?.checkVisibility()")
+    user.tab()
+    assert user.browser.value("document.activeElement.id") == "derain"
+    user.browser.wait("!document.querySelector('[role=option]')?.checkVisibility()")
     user.browser.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r")
     user.says("Derained 1.")
     user.browser.wait("!!document.querySelector('#comparison iframe')?.contentDocument?.querySelector('.split')", 60)

@@ -41,6 +41,8 @@ footer, .share-button { display: none !important; }
 #status p { margin: 0; min-height: 1.6em; font-size: 1.05rem; }
 #status .html-container, #comparison .html-container { padding: 0; }
 :focus-visible { outline: 2px solid var(--primary-600) !important; outline-offset: 2px; }
+#steps :focus-visible { outline-offset: -2px; }
+#weights:not(:focus-within) [role=listbox] { display: none; }
 .gradio-container { max-width: 76rem !important; }
 """
 # Screen readers read out what is said in a region that was live before. gradio leaves its ornaments without a name, and
