@@ -79,6 +79,7 @@ def test_photos_and_clips_are_derained(desk, folder):
     [
         ([], "Drop some photos or a short clip first."),
         (["notes.txt"], "notes.txt: neither a photo nor a clip."),
+        (["gone.jpg"], "gone.jpg: no longer here; drop it again."),
         (["huge.png"], "huge.png: larger than 1 MB."),
         (["wide.png"], "wide.png: "),
         (["long.mp4"], "long.mp4: 3 seconds are more than 2; cut it."),

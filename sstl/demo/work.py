@@ -253,6 +253,8 @@ class Desk:
                 refused.append(f"{path.name}: only {self.limits.files} files are taken at once.")
             elif path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
                 refused.append(f"{path.name}: neither a photo nor a clip.")
+            elif not path.exists():  # uploads are removed after some time, also while the page is open
+                refused.append(f"{path.name}: no longer here; drop it again.")
             elif path.stat().st_size > self.limits.bytes:
                 refused.append(f"{path.name}: larger than {self.limits.bytes / 1e6:.0f} MB.")
             else:
