@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -98,8 +98,8 @@ class Joint(Network):
         _check_choice("head", head, get_args(Head))
         check_counts("joint", stages=stages)
         check_rates(rates)
-        given = {"widths": widths, "blocks": blocks, "contexts": contexts}
-        shape = replace(SHAPES[size], **{name: value for name, value in given.items() if value is not None})
+        own = SHAPES[size]
+        shape = _Shape(widths or own.widths, blocks or own.blocks, own.contexts if contexts is None else contexts)
         check_counts("joint", width=min(shape.widths), blocks=min(shape.blocks), contexts=shape.contexts)
         self.stages = stages
         half, quarter, eighth = shape.widths
