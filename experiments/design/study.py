@@ -2,8 +2,8 @@
 
 SSTL_DATA=/path/to/data python experiments/design/study.py [--only PATTERN ...] [--work FOLDER] [--minutes M]
 
-Every variant trains for so many processor seconds on one thread, so that two can run side by side, and is scored in one
-cell of cells/; one that was measured is skipped, and after M minutes no new one is begun. Writes README.md.
+Every variant trains for equally many seconds on one thread, so that two can run side by side, and is scored in one cell
+of cells/; one that was measured is skipped, and after M minutes no new one is begun. Writes README.md.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import time
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sstl.config import from_tree, load_config, to_tree, with_overrides
 from sstl.data import SourceConfig, open_images, open_pairs
@@ -30,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 CELLS = HERE / "cells"
 SECONDS = 240.0  # of training, by the clock of one thread
 SETS, IMAGES = ("rain100l", "rain100h", "rain800"), 12
-# question -> variant -> what it changes; the first of each is the base.
+# question -> variant -> what it changes
 VARIANTS: dict[str, dict[str, list[str]]] = {
     "Base": {"base": [], "another seed": ["seed=2"]},
     "Where the operations go": {
@@ -85,7 +87,7 @@ def configuration(overrides: list[str], output: Path) -> TrainConfig:
 
 def within(seconds: float, overrides: list[str], work: Path) -> int:
     """Return the steps of a budget, by timing a few."""
-    trial = configuration([*overrides, "steps=12", "log_every=1"], work / "trial")
+    trial = configuration([*overrides, "steps=12", "log_every=1"], work / f"trial-{os.getpid()}")
     train(trial, overwrite=True)
     clock = [line["seconds"] for line in read_log(trial.output / "log.jsonl") if "seconds" in line]
     return max(10, int(seconds * (len(clock) - 4) / (clock[-1] - clock[3])))
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/design"))
     parser.add_argument("--minutes", type=float, default=float("inf"))
     args = parser.parse_args()
+    torch.set_num_threads(1)
     deadline = time.monotonic() + 60 * args.minutes
     for name, overrides in (pair for variants in VARIANTS.values() for pair in variants.items()):
         if any(fnmatch(name, pattern) for pattern in args.only) and time.monotonic() < deadline:

@@ -244,7 +244,7 @@ def bars(
             for value, length, span, at in zip(series, lengths, spans, y, strict=True):
                 if span is not None:
                     axis.plot(span, (at, at), color=_INK, linewidth=1.5, marker="|", markersize=6)
-                end = length if span is None else max(length, span[1])
+                end = max(0.0, length, *(span or ()))  # beside a bar to the left of zero its value is right of zero
                 axis.annotate(
                     _number(value), (end, at), (5, 0), textcoords="offset points", va="center", fontsize="small"
                 )
