@@ -55,6 +55,8 @@ photographs against themselves, at most 60 each; both are means over the domains
 DRAWN = """
 ![What each trial recovers of the gap](gap.svg)
 
+(Over the cells that were measured: how many, say the tables; a share over one cell is no match for one over three.)
+
 Photographs of scikit-image under the rain of the domains (`draw.py`), restored by `joint` before and after the
 default's adaptation:
 
