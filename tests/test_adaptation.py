@@ -88,6 +88,7 @@ def test_minutes_become_steps(photos, tmp_path, monkeypatch):
 def test_the_pace_gives_the_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(adaptation, "train", lambda _: None)
     log = [{"step": i, "seconds": 10 + 0.5 * i} for i in range(1, 9)]  # half a second a step after a slow start
+    log.append({"step": 8, "validation": {"psnr": 30.0}})
     monkeypatch.setattr(adaptation, "read_log", lambda _: log)
     config = TrainConfig(
         output=tmp_path, data=adaptation.DataConfig(paired=(adaptation._rained_on("bundled", "train", "mixed"),))
@@ -225,13 +226,15 @@ def test_dry_photos_are_left_alone(photos, tmp_path, monkeypatch):
 def test_rain_covers_rainy_photos_and_not_clear_ones(tmp_path):
     image = torch.from_numpy(data.chelsea()[:256, :256].copy()).permute(2, 0, 1)[None].float() / 255
     rainy = render(image, "heavy", 1, [0]).rainy
-    for name, pixels in (("clear", image), ("rainy", rainy)):
+    folders = {"clear": [image], "rainy": [rainy], "mostly dry": [image, image, image, rainy]}
+    for name, images in folders.items():
         (tmp_path / name).mkdir()
-        Image.fromarray((pixels[0].permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / name / "a.png")
-    clear, wet = (
-        rain_cover(open_images(SourceConfig(str(tmp_path / name)), "rainy"), 0) for name in ("clear", "rainy")
+        for i, pixels in enumerate(images):
+            Image.fromarray((pixels[0].permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / name / f"{i}.png")
+    clear, wet, mostly_dry = (
+        rain_cover(open_images(SourceConfig(str(tmp_path / name)), "rainy"), 0) for name in folders
     )
-    assert clear < adaptation.DRY < wet
+    assert clear < adaptation.DRY < mostly_dry < wet  # a few rainy photos among dry ones are worth adapting to
 
 
 def test_shown_photos_are_spread_over_the_folder():

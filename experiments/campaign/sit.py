@@ -77,7 +77,7 @@ def trained(config: TrainConfig, minutes: float) -> Path:
     """Run a phase, or take it up, and return its weights: the best of its validations."""
     steps = config.output / "steps.txt"  # an interrupted phase keeps the number that was measured for it
     if not steps.exists():
-        count = steps_for(minutes, config)
+        count = steps_for(minutes, config, timed=60)
         steps.parent.mkdir(parents=True, exist_ok=True)
         steps.write_text(str(count))
     log = config.output / "log.jsonl"

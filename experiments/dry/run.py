@@ -28,7 +28,7 @@ def main() -> None:
     """Measure and write."""
     cover = {name: round(rain_cover(open_images(config, layer), SEED), 4) for name, (config, layer) in SETS.items()}
     result = {
-        "command": "python experiments/dry/run.py", "dry_below": DRY, "median_cover": cover,
+        "command": "python experiments/dry/run.py", "dry_below": DRY, "cover": cover,
         "environment": environment(seed=SEED),
     }  # fmt: skip
     write_atomic(Path(__file__).with_name("results.json"), json.dumps(result, indent=1) + "\n")
