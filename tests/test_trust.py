@@ -128,7 +128,8 @@ def test_the_prediction_is_linear_and_its_error_grows_with_the_spread_of_the_cro
     assert predict(change, calibration) == pytest.approx((0.75, 0.3 * 0.75))
     spread = {**change, "found": torch.arange(8.0)}
     gain, error = predict(spread, calibration)
-    assert error > 0.3 * gain
+    crops = 0.5 * spread["found"].std(correction=0) / 8**0.5  # the standard error of their mean
+    assert error == pytest.approx(math.hypot(2 * crops, 0.3 * gain), rel=0.1)
 
 
 def test_of_two_restorations_of_a_photo_the_one_with_less_rain_is_preferred():

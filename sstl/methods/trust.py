@@ -75,8 +75,8 @@ class Judgement(Harm):
 
     Attributes:
         gain: predicted change of the luma PSNR on the photos, in dB.
-        error: by how much ``gain`` may be too high, one standard deviation: of the crops that were looked at, and of
-            the prediction.
+        error: by how much ``gain`` may be too high, in dB: two standard errors of the crops that were looked at, and
+            the usual error of the prediction, together as a root of squares.
         measures: mean of each measure over the crops.
     """
 
@@ -222,7 +222,8 @@ def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tupl
     rng = np.random.default_rng(0)
     resampled = crops[rng.integers(len(crops), size=(RESAMPLES, len(crops)))].mean(axis=1)
     gain = float(crops.mean())
-    return gain, float(np.hypot(resampled.std(), calibration["error"] * gain))
+    # Two: from a start that already sees the rain, gains of less than two standard errors were mostly losses.
+    return gain, float(np.hypot(2 * resampled.std(), calibration["error"] * gain))
 
 
 def quality(seen: Measures) -> Tensor:
