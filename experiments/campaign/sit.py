@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from card import write_cards
 
 from sstl.config import from_tree, load_config, to_tree, with_overrides
 from sstl.data import SourceConfig, open_images, open_pairs
@@ -130,8 +131,12 @@ def sit(size: str, minutes: float, work: Path) -> dict[str, Any]:
             "data": DATA,
         }
         save_weights(shipped, load_weights(start).network, info, torch.float16)
+        rounded = scores(shipped)
+        entry["float16_costs"] = round(max(after[name] - rounded[name] for name in after), 3)
     write_atomic(LOG, json.dumps([*log, entry], indent=1) + "\n")
     write_atomic(HERE / "state.md", state([*log, entry]))
+    if entry["shipped"]:
+        write_cards()
     return entry
 
 
@@ -162,7 +167,10 @@ def main() -> None:
     args = parser.parse_args()
     entry = sit(args.size, args.minutes, args.work.resolve())
     print(json.dumps({key: entry[key] for key in ("minutes", "before", "after", "shipped")}, indent=1))
-    print(f"wrote {LOG} and {HERE / 'state.md'}; next: commit them" + " and the weights" * entry["shipped"])
+    print(
+        f"wrote {LOG} and {HERE / 'state.md'}; next: commit them"
+        + " with the weights and their card" * entry["shipped"]
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""The model cards of the campaign's weights, from its log, and a sheet of pictures where they fail.
+
+python experiments/campaign/card.py            (sit.py writes them, too, whenever it ships)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage import data
+
+from sstl.networks.weights import SHIPPED, read_info
+from sstl.ops.files import write_atomic
+from sstl.rain import load_recipe, render
+from sstl.report.pictures import grid
+from sstl.restore import load
+
+HERE = Path(__file__).resolve().parent
+SIDE, SEED = 256, 5
+NAMES = {
+    "rain100l": "Rain100L", "rain100h": "Rain100H", "rain800": "Rain800", "heavy": "rendered, recipe `heavy`",
+    "veil": "rendered, recipe `veil`",
+}  # fmt: skip
+
+CARD = """\
+# joint-{size}
+
+One set of weights for light, heavy, photographed and veiled rain: `joint` {size} ({parameters:,} parameters, float16,
+{megabytes:.1f} MB).{default}
+
+- **Data** (none of it shipped): 127 pairs of Rain100L and 22 of Rain100H (Yang et al., CVPR 2017), 611 pairs of Rain800
+  (Zhang et al.), 323 BSDS500 photographs (Berkeley) under rain rendered by this project's recipes, and Garg and Nayar's
+  streak images. These sets were published for research and state no licence, or a non-commercial one: check their terms
+  before commercial use. Every image whose background occurs in Rain100L, Rain100H, Rain12, Test100 or SIRR's test
+  pairs was left out, and so were the recipes and streaks that `experiments/shift/reserved.yaml` keeps.
+- **Training**: `experiments/campaign/campaign.yaml`{distilled}, {minutes:.0f} minutes of two cores in all; averaged
+  weights (EMA), cosine cycles at small and then at large crops; the last sitting at commit {commit}. Earlier trainings:
+  {configs}.
+- **Figures** (`experiments/campaign/log.json`, last sitting): mean luma PSNR (`y-matlab`) over the development split,
+  float32 before rounding to float16{half}.
+
+{figures}
+
+- **Limits**: much of the veil of distant rain stays; drops on the lens, splashes and snow flakes mostly stay; thin
+  bright structures (railings, poles, bricks' joints, grass) can be thinned like streaks. What that looks like:
+  `experiments/campaign/failures.jpg`.
+"""
+
+
+def card(size: str, log: list[dict[str, Any]]) -> str:
+    """Return the card of a size from the log's last shipped sitting."""
+    last = [entry for entry in log if entry["size"] == size and entry["shipped"]][-1]
+    path = SHIPPED / f"joint-{size}.safetensors"
+    info, parameters = read_info(path)["info"], sum(t.numel() for t in load(path).network.parameters())
+    rows = ["| development set | PSNR, dB |", "| --- | ---: |"]
+    rows += [f"| {NAMES[name]} | {last['after'][name]:.2f} |" for name in NAMES if name in last["after"]]
+    rows += [f"| clean photographs against themselves, RGB, each capped at 60 | {last['after']['clean']:.1f} |"]
+    cost = last.get("float16_costs")
+    return CARD.format(
+        size=size, parameters=parameters, megabytes=path.stat().st_size / 1e6, minutes=info["minutes"],
+        default=" The default of `sstl derain` and `sstl adapt`." if size == "small" else "",
+        distilled=", distilled from `joint-small`" if size == "tiny" else "",
+        commit=last["environment"]["commit"][:10], configs="; ".join(f"`{name}`" for name in info["configs"]),
+        half="" if cost is None else f", which costs at most {max(cost, 0):.3f} dB", figures="\n".join(rows),
+    )  # fmt: skip
+
+
+def failures(weights: str) -> bytes:
+    """Draw photographs of scikit-image that the weights fail on: texture taken for rain, veil and dense rain left."""
+    restorer, rows = load(weights), []
+    texture = np.repeat(data.grass()[:SIDE, :SIDE, None], 3, axis=2)
+    cat = data.chelsea()[:SIDE, 100 : 100 + SIDE]
+    for clean, recipe in ((texture, "dry"), (cat, "veil"), (cat, "any")):
+        rainy = _rained_on(clean, recipe)
+        restored = restorer.restore(rainy)
+        removed = np.clip(4 * (rainy.astype(int) - restored), 0, 255).astype(np.uint8)
+        rows.append([rainy, restored, removed, clean])
+    buffer = io.BytesIO()
+    captions = ("given", "restored", "removed, four times as bright", "truth")
+    grid(rows, captions, ("texture without rain", "veil", "rain of the widest recipe"), height=SIDE).save(
+        buffer, "JPEG", quality=88, optimize=True
+    )
+    return buffer.getvalue()
+
+
+def _rained_on(clean: NDArray[np.uint8], recipe: str) -> NDArray[np.uint8]:
+    if recipe == "dry":
+        return clean
+    image = torch.from_numpy(np.ascontiguousarray(clean)).permute(2, 0, 1)[None] / 255
+    rainy = render(image, load_recipe(recipe), SEED, [0]).rainy[0]
+    return (rainy.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def write_cards() -> None:
+    """Write the cards of all sizes that the log ships, and the pictures of the default's failures."""
+    log = json.loads((HERE / "log.json").read_text())
+    for size in sorted({entry["size"] for entry in log if entry["shipped"]}):
+        write_atomic(SHIPPED / f"joint-{size}.md", card(size, log))
+    write_atomic(HERE / "failures.jpg", failures("joint-small"))
+
+
+if __name__ == "__main__":
+    write_cards()
