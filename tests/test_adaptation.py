@@ -18,7 +18,7 @@ from sstl.engine import GateConfig, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
 from sstl.methods.trust import Harm, Judgement, Trust
 from sstl.rain import render
-from sstl.report import adaptation
+from sstl.report import adaptation, findings
 from sstl.report.adaptation import adapt, check_photos, rain_cover, report_run
 from sstl.report.findings import Outcome, spread, verdict
 from sstl.report.quickstart import SLANTED, SOURCE, Scenes, make_domain, quickstart
@@ -237,12 +237,20 @@ def test_rain_covers_rainy_photos_and_not_clear_ones(tmp_path):
     assert clear < adaptation.DRY < mostly_dry < wet  # a few rainy photos among dry ones are worth adapting to
 
 
-def test_shown_photos_are_spread_over_the_folder():
+def test_shown_photos_are_spread_over_the_folder(monkeypatch):
     photos = [Path(str(i)) for i in range(100)]
-    assert spread(photos[:3]) == photos[:3]
+    monkeypatch.setattr(findings, "_readable", lambda photo: photo != photos[0])
+    assert spread(photos[:3]) == photos[1:3]
     chosen = spread(photos)
     assert len(chosen) == 12
-    assert (chosen[0], chosen[-1]) == (photos[0], photos[-1])
+    assert (chosen[0], chosen[-1]) == (photos[1], photos[-1])
+
+
+def test_a_damaged_photo_that_was_not_looked_at_before_stops_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(adaptation, "DECODED", 1)
+    result = adapt(photos, tmp_path / "run", SOURCE, steps=2)
+    assert not result.failures  # short.png, the last of them
+    assert result.report.is_file()
 
 
 def test_the_roles_of_the_quickstart_share_no_scene(tmp_path):

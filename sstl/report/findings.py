@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from sstl.data import PairSource, SourceConfig, open_images
 from sstl.data.files import Image
 from sstl.data.images import read_rgb8
+from sstl.errors import InputError
 from sstl.networks.weights import read_info
 from sstl.report.evaluation import RenderedPairs, evaluate, evaluate_harm
 from sstl.restore import Restorer, load
@@ -147,9 +149,18 @@ def _of_harm(figures: Figures) -> str:
 
 
 def spread(photos: Sequence[Path], count: int = SHOWN) -> list[Path]:
-    """Return up to ``count`` photos, spread evenly over the folder."""
-    chosen = np.unique(np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int))
-    return [photos[i] for i in chosen]
+    """Return up to ``count`` photos, spread evenly over the folder; for one that cannot be read the next that can."""
+    starts = np.unique(np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int)).tolist()
+    found = (next(filter(_readable, photos[a:b]), None) for a, b in itertools.pairwise([*starts, len(photos)]))
+    return [photo for photo in found if photo is not None]
+
+
+def _readable(photo: Path) -> bool:
+    try:
+        read_rgb8(photo)
+    except InputError:
+        return False
+    return True
 
 
 def _label_free(restorer: Restorer, crops: Sequence[Image]) -> dict[str, float]:
