@@ -11,6 +11,10 @@ class SstlError(Exception):
 
     exit_code = 2
 
+    def __init__(self, message: str = "") -> None:
+        """Keep the message as one line, whatever stood in the file that it quotes."""
+        super().__init__(" ".join(message.splitlines()))
+
 
 class ConfigError(SstlError):
     """A configuration file or override that cannot be used; names the file, the key and the value."""

@@ -251,3 +251,13 @@ def test_garbage_never_raises_anything_but_a_config_error(tmp_path_factory, garb
     for overrides in ((), (f"options.x={garbage.decode('latin-1')}",)):
         with contextlib.suppress(ConfigError):
             load_config(Whole, path, overrides)
+
+
+@pytest.mark.parametrize("text", ['"na\\nme": 1', '"na\\u2028me": 1', 'name: "x"\n"l\\nr": 1'])
+def test_an_error_is_one_line_whatever_the_file_holds(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as found:
+        load_config(Whole, path)
+    assert len(str(found.value).splitlines()) == 1
+    assert str(found.value).startswith(str(path))
