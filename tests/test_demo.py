@@ -132,6 +132,14 @@ def test_who_waits_in_line_can_stop_and_leave_and_holds_up_nobody(desk, folder):
     assert [task.user for task in desk.line] == ["first"]
 
 
+def test_the_end_of_the_page_waits_for_the_end_of_what_is_under_way(desk, folder):
+    views = desk.adapt("u", [folder / "rainy.png"], TINY, 4)
+    next(views)
+    desk.close()
+    assert not desk.line
+    assert last(views).status == "Stopped."
+
+
 def test_a_second_press_does_nothing_until_the_first_is_told_to_stop(desk, folder):
     first = Task("u")
     desk.line.append(first)

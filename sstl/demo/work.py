@@ -146,9 +146,11 @@ class Desk:
         shutil.rmtree(self.folder / user, ignore_errors=True)
 
     def close(self) -> None:
-        """Stop what is in line or under way for anybody."""
+        """Stop what is in line or under way for anybody, and wait for its end: its files go with the folder."""
         for task in [*self.line]:
             task.stop.set()
+        while self.line:
+            time.sleep(_TICK)
 
     def _tasks(self, user: str) -> list[Task]:
         return [task for task in self.line if task.user == user]
@@ -341,21 +343,23 @@ def _adapted(photos: Path, run: Path, start: str, steps: int, task: Task) -> str
 
     with (run.parent / "errors").open("w+") as errors:
         command = [sys.executable, "-c", _ADAPT, str(photos), str(run), start, str(steps)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
-        try:
-            while process.poll() is None:
-                step = max((int(line.get("step", 0)) for line in read_log(run / "log.jsonl")), default=0)
-                way = f"step {step} of {steps}" if step < steps else "measuring"
-                task.say(f"Adapting to your photos, {way}.", 0.9 * step / steps)
-                task.stop.wait(_TICK)
-            output = process.communicate()[0]
-        except Stopped:
-            process.send_signal(signal.SIGTERM)  # it ends after the step that it is in
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
             try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            raise
+                while process.poll() is None:
+                    step = max((int(line.get("step", 0)) for line in read_log(run / "log.jsonl")), default=0)
+                    way = f"step {step} of {steps}" if step < steps else "measuring"
+                    task.say(f"Adapting to your photos, {way}.", 0.9 * step / steps)
+                    task.stop.wait(_TICK)
+                output = process.communicate()[0]
+            except Stopped:
+                process.send_signal(signal.SIGTERM)  # it ends after the step that it is in
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
         if process.returncode:
             errors.seek(0)
             last = (errors.read().strip().splitlines() or ["it ended early"])[-1]
