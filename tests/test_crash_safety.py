@@ -354,9 +354,10 @@ def test_every_results_file_says_with_what_it_was_made():
             assert {"sstl", "commit", "python", "torch", "threads", "platform", "date"} <= environment.keys(), path
 
 
-def test_the_page_shows_the_figures_of_the_results_files():
-    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
-    assert importlib.import_module("figures").figures() in page
+def test_the_pages_show_the_figures_of_the_results_files():
+    written = importlib.import_module("figures")
+    for name, harnesses in written.PAGES.items():
+        assert written.figures(harnesses) in (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", ["mean_teacher", "streak_transfer"])

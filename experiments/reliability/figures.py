@@ -1,4 +1,4 @@
-"""Write the figures of docs/reliability.md from the results files of kills.py, processes.py and precision.py.
+"""Write the figures of docs/reliability.md and docs/reliability-inputs.md from the harnesses' results files.
 
 python experiments/reliability/figures.py
 """
@@ -6,18 +6,19 @@ python experiments/reliability/figures.py
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent.parent / "docs" / "reliability.md"
+DOCS = HERE.parent.parent / "docs"
 START, END = "<!-- figures: written by experiments/reliability/figures.py -->", "<!-- /figures -->"
 
 
-def figures() -> str:
+def figures(harnesses: dict[str, Callable[[dict[str, Any]], list[str]]]) -> str:
     """Return the Markdown of the figures; of what was not measured yet it says so."""
     lines = []
-    for name, write in {"kills": _kills, "processes": _processes, "precision": _precision}.items():
+    for name, write in harnesses.items():
         path = HERE / f"{name}.json"
         lines += write(json.loads(path.read_text())) if path.exists() else [f"- `{name}.py`: not measured yet."]
     return "\n".join(lines)
@@ -63,10 +64,60 @@ def _restored(name: str, images: int, found: dict[str, float]) -> str:
     )
 
 
+def _hostile(found: dict[str, Any]) -> list[str]:
+    commands = found["commands"]
+    slowest, hungriest = (max(commands, key=lambda name: commands[name][key]) for key in ("seconds", "peak_gigabytes"))
+    return [
+        f"- {found['files']:,} files, {found['broken_or_odd']:,} of them broken or odd, through {', '.join(commands)}: "
+        f"{len(found['wrong'])} things wrong; at most {commands[slowest]['seconds']:.0f} s ({slowest}) and "
+        f"{commands[hungriest]['peak_gigabytes']:.2f} GB ({hungriest})."
+    ]
+
+
+def _fuzz(found: dict[str, Any]) -> list[str]:
+    files = {name: sum(counts.values()) for name, counts in found["files"].items()}
+    told = ", ".join(f"{count:,} of {name}" for name, count in files.items())
+    return [f"- Fuzzed for {found['minutes']:.0f} minutes: {told}; {len(found['wrong'])} things wrong."]
+
+
+def _load_many(found: dict[str, Any]) -> list[str]:
+    call, again = found["one_call"], found["resumed"]
+    return [
+        f"- {call['photos']:,} photos in one call: {call['bytes_more_for_each_photo'] / 1e3:.1f} kB of memory more for "
+        f"each, and the last tenth took {call['last_tenth_to_first']:.2f} times as long as the first.",
+        f"- Killed after {again['finished_before_the_kill']:,} of them and called again: {again['kept']:,} kept, "
+        f"{again['finished_files_touched']} of them touched, {again['results']:,} results in the end.",
+    ]
+
+
+def _load_large(found: dict[str, Any]) -> list[str]:
+    return [
+        f"- A photo of {found['megapixels']:.0f} megapixels: {found['peak_gigabytes']:.2f} GB at the peak, "
+        f"{found['seconds']:.0f} s."
+    ]
+
+
+def _load_adapt(found: dict[str, Any]) -> list[str]:
+    return [
+        f"- `adapt` on {found['photos']:,} photos: {found['seconds_until_training']:.1f} s until its training begins."
+    ]
+
+
+PAGES = {
+    "reliability.md": {"kills": _kills, "processes": _processes, "precision": _precision},
+    "reliability-inputs.md": {
+        "hostile": _hostile, "fuzz": _fuzz, "load_many": _load_many, "load_large": _load_large,
+        "load_adapt": _load_adapt,
+    },
+}  # fmt: skip
+
+
 def main() -> None:
     """Replace what stands between the marks."""
-    before, _, rest = PAGE.read_text().partition(START)
-    PAGE.write_text(f"{before}{START}\n{figures()}\n{END}{rest.partition(END)[2]}")
+    for name, harnesses in PAGES.items():
+        page = DOCS / name
+        before, _, rest = page.read_text().partition(START)
+        page.write_text(f"{before}{START}\n{figures(harnesses)}\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ nice python experiments/reliability/load_many.py            (some ten minutes on
 
 The network is the smallest with fresh weights, so that what is measured is the handling of files. Pace is processor
 time, which other work on the machine spoils less. Then the command is killed half way, run again, and must leave what
-it had finished untouched. `adapt` on half as many photos is timed to its first step.
+it had finished untouched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sstl.engine import read_log
 from sstl.networks import create_network, save_weights
 from sstl.ops.files import write_atomic
 from sstl.report.environment import environment
@@ -95,23 +94,6 @@ def resume(folder: Path, weights: Path, count: int) -> dict[str, Any]:
     }
 
 
-def start_of_adapt(folder: Path, weights: Path) -> dict[str, Any]:
-    """Time from the call of the command until its first step is in the log."""
-    run = folder / "run"
-    command = [sys.executable, "-m", "sstl", "adapt", folder / "half", "-o", run, "--weights", weights]
-    start = time.perf_counter()
-    with subprocess.Popen([*command, "--steps", "40"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        log = run / "log.jsonl"
-        while process.poll() is None and not log.is_file():
-            time.sleep(0.02)
-        seconds = time.perf_counter() - start
-        while process.poll() is None and not log.stat().st_size:
-            time.sleep(0.02)
-        until_first_line = read_log(log)[0]
-        process.kill()
-    return {"seconds_to_the_log": seconds, "first_line": until_first_line}
-
-
 def main() -> None:
     """Measure all in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,19 +103,15 @@ def main() -> None:
         folder = Path(name)
         weights = save_weights(folder / "w.safetensors", create_network("joint", size="tiny"))
         write_photos(folder / "photos", count)
-        write_photos(folder / "half", count // 2)
         one_call = measure(folder, weights, count)
         print(one_call, flush=True)
         resumed = resume(folder, weights, count)
         print(resumed, flush=True)
-        started = start_of_adapt(folder, weights)
-        print(started, flush=True)
     figures = {
         "command": f"python experiments/reliability/load_many.py --photos {count}",
         "seed": SEED,
         "one_call": one_call,
         "resumed": resumed,
-        "adapt": {"photos": count // 2, **started},
         "environment": environment(),
     }
     write_atomic(Path(__file__).with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
