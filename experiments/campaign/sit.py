@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg a
 
 @dataclass(frozen=True)
 class Phase:
-    """A cosine cycle: its share of the sitting's time, crops, rate, averaging, and the weight of Rain800's pairs."""
+    """A cosine cycle: its share of the sitting's time, crops, rate, averaging, and other weights of sets or recipes."""
 
     name: str
     share: float
@@ -53,14 +54,14 @@ class Phase:
     batch: int
     lr: float
     ema_decay: float
-    rain800: float
+    weights: Mapping[str, float]
 
 
-# A quarter of Rain800's pairs are darker than their truth between the streaks, too: whether an image is one of them
-# shows in large crops alone. Until the second phase has seen more of them the weights make such photos worse.
+# The second phase sees more of what shows in large crops alone: veil, and the quarter of Rain800's pairs whose rainy
+# image is darker than its truth between the streaks, too (the weights of the first run make those worse).
 PHASES = (
-    Phase("cycle", 0.7, 128, 10, 8e-4, 0.999, 0.11),
-    Phase("finish", 0.3, 256, 4, 3e-4, 0.998, 0.25),
+    Phase("cycle", 0.7, 128, 10, 8e-4, 0.999, {}),
+    Phase("finish", 0.3, 256, 4, 3e-4, 0.998, {"rain800": 0.25, "veil": 0.1}),
 )
 
 
@@ -69,7 +70,7 @@ def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitti
     tree = to_tree(load_config(TrainConfig, HERE / "campaign.yaml"))
     config = from_tree(TrainConfig, with_overrides(tree, SIZES[size]), where="campaign.yaml")
     paired = tuple(
-        replace(part, weight=phase.rain800) if part.set == "rain800" and part.recipe is None else part
+        replace(part, weight=phase.weights.get(part.recipe or part.set or "", part.weight))
         for part in config.data.paired
     )
     return replace(
