@@ -48,7 +48,8 @@ class ContextBlock(nn.Module):
     def __init__(self, width: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.paths = nn.ModuleList(
-            nn.Sequential(conv(width, width // 2), nn.ReLU(), DilatedConv(width // 2, width, rate)) for rate in rates
+            nn.Sequential(conv(width, width // 2), nn.ReLU(inplace=True), DilatedConv(width // 2, width, rate))
+            for rate in rates
         )
         for path in self.paths:
             shrink(path[2])  # type: ignore[index]
@@ -144,7 +145,9 @@ class Joint(Network):
             seen = torch.cat([features, share], dim=1)
         streak = F.softplus(self.head_streak(seen) - 3)  # rain only adds light: S >= 0
         subtracted = F.pixel_unshuffle(rainy, 2) - streak * _repeat(share)
-        correction = self.head_background(torch.cat([seen, streak, subtracted], dim=1))
+        # As exact as the features are: beside one float32 layer cat would make all of them float32.
+        layers = [seen, *(layer.to(seen.dtype) for layer in (streak, subtracted))]
+        correction = self.head_background(torch.cat(layers, dim=1))
         return Restoration(
             F.pixel_shuffle(subtracted + correction, 2),
             F.pixel_shuffle(streak, 2),
@@ -152,7 +155,7 @@ class Joint(Network):
         )
 
     def _features(self, x: Tensor) -> Tensor:
-        half = self.encode_half(F.relu(self.stem(x)))
+        half = self.encode_half(F.relu(self.stem(x), inplace=True))
         quarter = self.encode_quarter(self.down_quarter(half))
         eighth = self.context(self.down_eighth(quarter))
         quarter = self.decode_quarter(quarter + self.up_quarter(eighth))
@@ -174,7 +177,9 @@ def _head(kind: Head, inputs: int, width: int, outputs: int) -> nn.Sequential:
     """(B, inputs, h, w) -> (B, outputs, h, w), the outputs being 2x2 pixels of each cell."""
     last = conv(width, outputs if kind == "duc" else outputs // 4)
     shrink(last)
-    return nn.Sequential(conv(inputs, width), nn.ReLU(), last, *([] if kind == "duc" else [_Interpolation()]))
+    return nn.Sequential(
+        conv(inputs, width), nn.ReLU(inplace=True), last, *([] if kind == "duc" else [_Interpolation()])
+    )
 
 
 class _Interpolation(nn.Module):
