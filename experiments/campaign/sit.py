@@ -3,7 +3,7 @@
 SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
 
 A sitting is a warm restart from the weights in the package, if it has any, in two phases: a cosine cycle at small
-crops, then a shorter one at large crops, without which a network relies on the borders of its crops. What it found is
+crops, then one at large crops, without which a network relies on the borders of its crops. What it found is
 appended to log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the
 mean over the development sets rose. A sitting that was killed goes on where it was when it is begun again.
 """
@@ -60,8 +60,8 @@ class Phase:
 # The second phase sees more of what shows in large crops alone: veil, and the quarter of Rain800's pairs whose rainy
 # image is darker than its truth between the streaks, too (the weights of the first run make those worse).
 PHASES = (
-    Phase("cycle", 0.7, 128, 10, 8e-4, 0.999, {}),
-    Phase("finish", 0.3, 256, 4, 3e-4, 0.998, {"rain800": 0.25, "veil": 0.1}),
+    Phase("cycle", 0.5, 128, 10, 8e-4, 0.999, {}),
+    Phase("finish", 0.5, 256, 4, 6e-4, 0.998, {"rain800": 0.25, "veil": 0.1}),
 )
 
 
@@ -86,7 +86,7 @@ def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitti
 
 
 def trained(config: TrainConfig, minutes: float) -> Path:
-    """Run a phase, or take it up, and return its weights: the best of its validations."""
+    """Run a phase, or take it up, and return its folder."""
     steps = config.output / "steps.txt"  # an interrupted phase keeps the number that was measured for it
     if not steps.exists():
         count = steps_for(minutes, config, timed=60)
@@ -94,7 +94,7 @@ def trained(config: TrainConfig, minutes: float) -> Path:
         steps.write_text(str(count))
     log = config.output / "log.jsonl"
     train(replace(config, steps=int(steps.read_text())), resume=log.exists(), overwrite=not log.exists())
-    return config.output / "best.safetensors"
+    return config.output
 
 
 def scores(weights: Path) -> dict[str, float]:
@@ -116,7 +116,7 @@ def better(new: dict[str, float], old: dict[str, float]) -> bool:
     return bool(rose and new["clean"] >= CLEAN)
 
 
-def sit(size: str, minutes: float, work: Path) -> dict[str, Any]:
+def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]:
     """Train, compare, ship what is better, and return what goes into the log."""
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
@@ -124,14 +124,17 @@ def sit(size: str, minutes: float, work: Path) -> dict[str, Any]:
     start, seconds = shipped if shipped.exists() else None, 0.0
     for phase in PHASES:
         config = configuration(size, phase, start, work, sitting)
-        start = trained(config, minutes * phase.share)
+        folder = trained(config, minutes * phase.share)
+        # Validations during a cycle at small crops tell how much it relies on their borders: its end is handed on.
+        start = folder / ("best.safetensors" if phase is PHASES[-1] else "weights.safetensors")
         seconds += max(line["seconds"] for line in read_log(config.output / "log.jsonl") if "seconds" in line)
     assert start is not None
     before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
         "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
         "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES],
-        "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}", "environment": environment(),
+        "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}",
+        "environment": environment(),
     }  # fmt: skip
     if entry["shipped"]:
         earlier = load_weights(shipped).info if shipped.exists() else {}
@@ -175,8 +178,9 @@ def main() -> None:
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--minutes", type=float, required=True, help="of training; scoring comes on top")
     parser.add_argument("--work", type=Path, default=Path("runs/campaign"))
+    parser.add_argument("--note", default="", help="what else the log is to say of this sitting")
     args = parser.parse_args()
-    entry = sit(args.size, args.minutes, args.work.resolve())
+    entry = sit(args.size, args.minutes, args.work.resolve(), args.note)
     print(json.dumps({key: entry[key] for key in ("minutes", "before", "after", "shipped")}, indent=1))
     print(
         f"wrote {LOG} and {HERE / 'state.md'}; next: commit them"
