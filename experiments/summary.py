@@ -62,7 +62,8 @@ def adaptation() -> str:
         key: [np.mean([cell[key] for cell in group]) for group in (starts, ends)]
         for key in ("source_psnr", "clean_psnr")
     }
-    votes = json.loads((ROOT / "experiments/finetune_real/votes.json").read_text())["preference"]
+    voted = json.loads((ROOT / "experiments/finetune_real/votes.json").read_text())
+    votes = voted["preference"]
     (source, after), (clear, clear_after) = means["source_psnr"], means["clean_psnr"]
     better, same, worse = (votes[key] for key in ("first", "same", "second"))
     return f"""\
@@ -70,8 +71,9 @@ Adapted without truth to rain that its start never met, in domains that no choic
 what training with the truth gains: {told};
 from `joint`, what it knew goes from {source:.2f} to {after:.2f} dB, and clear photographs from {clear:.1f} to
 {clear_after:.1f} dB ([all methods, all domains](experiments/shift/README.md)).
-Of {better + same + worse} real photos, voted on blind, {better} became better than by the shipped weights,
-{same} stayed the same and {worse} became worse ([results](experiments/finetune_real/README.md))."""
+Of {better + same + worse} real photos, voted on blind, {better} became better than by the weights shipped at commit
+{voted["run"][:10]}, {same} stayed the same and {worse} became worse
+([results](experiments/finetune_real/README.md))."""
 
 
 def _row(name: str, found: dict[str, Any]) -> list[str]:

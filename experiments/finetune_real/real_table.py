@@ -12,6 +12,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RUNS = {
     "results": "`sstl adapt` as it is",
+    "results-voted": "The run that was voted on, from the weights shipped then",
     "results-many": "`--many`: rain over the manifest's clean photographs instead of a few bundled ones",
     "results-veil-1-ungated": "`--options veil=1 --no-gate`: the veil over the bundled few, judged by nobody",
 }
@@ -48,9 +49,10 @@ def verdict(tree: dict[str, Any]) -> str:
     """Say in a sentence what the gate decided and what the run took."""
     outcome = tree["outcome"]
     told = {True: "accepted", False: "not accepted, the start is kept", None: "not judged"}[outcome["accepted"]]
-    if outcome["accepted"] is not None:
+    if outcome["gain"] is not None:
         told += f" (predicted {outcome['gain']:+.2f} ± {outcome['error']:.2f} dB)"
-    return f"{told}; {tree['photos']} photos, {tree['minutes']:.1f} minutes, {tree['peak_gib']:.2f} GiB"
+    spent = f"{tree['minutes']:.1f} minutes, {tree['peak_gib']:.2f} GiB"
+    return f"{told}; {tree['photos']} photos, {spent}; commit {tree['environment']['commit'][:10]}"
 
 
 def section(tree: dict[str, Any], title: str) -> str:
@@ -65,7 +67,7 @@ def votes(tree: dict[str, Any]) -> str:
     """Return what a person saw."""
     count = tree["preference"]
     return (
-        f"\n## Looked at, blind\n\nOf all {tree['count']} photos after the first run, {count['first']} are better than "
+        f"\n## Looked at, blind\n\nOf all {tree['count']} photos after that run, {count['first']} are better than "
         f"before, {count['same']} the same and {count['second']} worse, to one voter who did not know which was which "
         f"(shown: {tree['shown']}). Better in {count['share']:.0%} of those decided (95 % interval "
         f"{count['interval'][0]:.0%} to {count['interval'][1]:.0%}). What was voted down is texture taken for rain: "
@@ -77,7 +79,7 @@ def main() -> None:
     """Write the page."""
     runs = [section(json.loads((HERE / f"{name}.json").read_text()), title) for name, title in RUNS.items()]
     seen = votes(json.loads((HERE / "votes.json").read_text()))
-    (HERE / "README.md").write_text("".join([ABOUT, runs[0], seen, *runs[1:], LESSON]), encoding="utf-8")
+    (HERE / "README.md").write_text("".join([ABOUT, *runs[:2], seen, *runs[2:], LESSON]), encoding="utf-8")
 
 
 if __name__ == "__main__":
