@@ -47,9 +47,9 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
 
 {figures}
 
-- **Limits**: much of the veil of distant rain stays; drops on the lens, splashes and snow flakes mostly stay; thin
-  bright structures (railings, poles, bricks' joints, grass) can be thinned like streaks. What that looks like:
-  `experiments/campaign/failures.jpg`.
+- **Limits**: the veil of distant rain is lifted in part and unevenly, on some real photos with a colour cast (a misty
+  tree turns brown); drops on the lens, splashes and snow flakes mostly stay; thin bright structures (railings, poles,
+  bricks' joints, grass) can be thinned like streaks. What that looks like: `experiments/campaign/failures.jpg`.
 """
 
 
