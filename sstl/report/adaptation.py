@@ -42,7 +42,7 @@ from sstl.report.page import write_page
 from sstl.restore import load
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
-DRY = 0.02  # share of the pixels with rain below which photos count as dry; see experiments/dry
+DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
 Failures = dict[Path, str]
