@@ -343,12 +343,9 @@ def test_every_results_file_says_with_what_it_was_made():
     assert files
     for path in files:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        # Results in parts have one for each part.
-        found = (
-            [tree["environment"]]
-            if "environment" in tree
-            else [part["environment"] for part in tree.values() if isinstance(part, dict)]
-        )
+        # Results in parts, and logs of several runs, have one for each.
+        parts = tree if isinstance(tree, list) else [tree] if "environment" in tree else tree.values()
+        found = [part["environment"] for part in parts if isinstance(part, dict)]
         assert found, path
         for environment in found:
             assert {"sstl", "commit", "python", "torch", "threads", "platform", "date"} <= environment.keys(), path

@@ -270,3 +270,11 @@ def test_the_shape_of_joint_is_that_of_its_size_unless_it_is_given():
     }
     with pytest.raises(SstlError, match="joint: blocks is 0"):
         create_network("joint", blocks=(0, 1))
+
+
+def test_joint_restores_alike_with_and_without_gradients():
+    network, rainy = create_network("joint", size="tiny").eval(), torch.rand(1, 3, 24, 32)
+    kept = network(rainy)
+    with torch.inference_mode():
+        assert torch.equal(network(rainy).background, kept.background)
+    kept.background.sum().backward()

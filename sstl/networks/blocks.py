@@ -40,8 +40,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        # In place: nothing else holds what a convolution gives, and these passes wait for memory.
-        return self.second(F.relu(self.first(x), inplace=True)).add_(x)  # type: ignore[no-any-return]
+        # In place, because these passes wait for memory; but where there is a gradient a hook may hold what a convolution
+        # gave (``adabn`` does).
+        alone = not torch.is_grad_enabled()
+        change: Tensor = self.second(F.relu(self.first(x), inplace=alone))
+        return change.add_(x) if alone else x + change
 
 
 def shrink(layer: nn.Conv2d) -> None:

@@ -48,8 +48,7 @@ class ContextBlock(nn.Module):
     def __init__(self, width: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.paths = nn.ModuleList(
-            nn.Sequential(conv(width, width // 2), nn.ReLU(inplace=True), DilatedConv(width // 2, width, rate))
-            for rate in rates
+            nn.Sequential(conv(width, width // 2), nn.ReLU(), DilatedConv(width // 2, width, rate)) for rate in rates
         )
         for path in self.paths:
             shrink(path[2])  # type: ignore[index]
@@ -155,7 +154,7 @@ class Joint(Network):
         )
 
     def _features(self, x: Tensor) -> Tensor:
-        half = self.encode_half(F.relu(self.stem(x), inplace=True))
+        half = self.encode_half(F.relu(self.stem(x)))
         quarter = self.encode_quarter(self.down_quarter(half))
         eighth = self.context(self.down_eighth(quarter))
         quarter = self.decode_quarter(quarter + self.up_quarter(eighth))
@@ -177,9 +176,7 @@ def _head(kind: Head, inputs: int, width: int, outputs: int) -> nn.Sequential:
     """(B, inputs, h, w) -> (B, outputs, h, w), the outputs being 2x2 pixels of each cell."""
     last = conv(width, outputs if kind == "duc" else outputs // 4)
     shrink(last)
-    return nn.Sequential(
-        conv(inputs, width), nn.ReLU(inplace=True), last, *([] if kind == "duc" else [_Interpolation()])
-    )
+    return nn.Sequential(conv(inputs, width), nn.ReLU(), last, *([] if kind == "duc" else [_Interpolation()]))
 
 
 class _Interpolation(nn.Module):
