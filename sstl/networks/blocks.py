@@ -40,8 +40,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        # In place, because these passes wait for memory; but where there is a gradient a hook may hold what a convolution
-        # gave (``adabn`` does).
+        # In place, because these passes wait for memory; but not under gradients, where a hook may hold what a
+        # convolution gave (``adabn`` does).
         alone = not torch.is_grad_enabled()
         change: Tensor = self.second(F.relu(self.first(x), inplace=alone))
         return change.add_(x) if alone else x + change
