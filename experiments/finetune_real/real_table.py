@@ -42,6 +42,10 @@ LESSON = """
 The gate rehearses rendered rain over photographs that are not trained on, and does not see what is forgotten of the
 development pairs: who needs those keeps the shipped weights. Laid over few clean photographs, ungated, the veil teaches
 a network to darken whatever is not among them; hence no veil by default.
+
+The weights that ship now lift veils by themselves. Adapted from them (the first table), a network removes more than
+twice as much light and darkens photos: what they lift passes for streaks and is taught as such. Keep the shipped
+weights as they are until that is mended.
 """
 
 

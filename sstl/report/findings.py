@@ -131,7 +131,7 @@ def _of_removal(figures: Figures) -> str:
     ratio = figures["removed"][AFTER] / max(figures["removed"][BEFORE], 1e-6)
     if ratio < 0.5:
         return "Warning: less than half as much is removed from your photos as before; the weights may have collapsed."
-    if ratio > 3:
+    if ratio > 2:
         return f"Warning: {ratio:.1f} times as much light is removed as before; look whether your photos were darkened."
     if abs(ratio - 1) < 0.05:
         return "About as much light is removed from your photos as before."
