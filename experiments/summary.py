@@ -72,8 +72,9 @@ what training with the truth gains: {told};
 from `joint`, what it knew goes from {source:.2f} to {after:.2f} dB, and clear photographs from {clear:.1f} to
 {clear_after:.1f} dB ([all methods, all domains](experiments/shift/README.md)).
 Of {better + same + worse} real photos, voted on blind, {better} became better than by the weights shipped at commit
-{voted["run"][:10]}, {same} stayed the same and {worse} became worse. The weights that ship now do
-more by themselves, and adapting *them* to those photos darkens them ([results](experiments/finetune_real/README.md))."""
+{voted["run"][:10]}, {same} stayed the same and {worse} became worse.
+The weights that ship now do more by themselves, and adapting *them* to those photos darkens them
+([results](experiments/finetune_real/README.md))."""
 
 
 def _row(name: str, found: dict[str, Any]) -> list[str]:
