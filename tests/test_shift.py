@@ -17,14 +17,12 @@ from sstl.config import from_tree, load_config
 from sstl.data.sources import SourceConfig
 from sstl.data.stream import PairedPart
 from sstl.engine import TrainConfig
-from sstl.methods.trust import FLOOR
 from sstl.networks import load_weights
 from sstl.rain import Recipe, list_recipes, load_recipe
 
 SHIFT = ROOT / "experiments" / "shift"
 sys.path.insert(0, str(SHIFT))
 from doubt import BLOCK, agreement, in_blocks  # noqa: E402
-from rejudge import rejudge  # noqa: E402
 from table import gains_of, shares  # noqa: E402
 
 RESERVED = yaml.safe_load((SHIFT / "reserved.yaml").read_text())
@@ -117,20 +115,3 @@ def test_a_doubt_map_that_is_the_error_finds_it_and_one_that_is_constant_over_bl
     assert correlation == pytest.approx(1)
     assert share > 0.1
     assert agreement(-blocks, blocks)[0] == pytest.approx(-1)
-
-
-def test_a_higher_floor_of_the_error_returns_the_start_where_little_was_predicted(tmp_path):
-    scores = {"test": [30.0], "source_psnr": 33.0, "clean_psnr": 45.0}
-    start = {"domain": "veil", "source": "joint", "trial": "start", **scores}
-    (tmp_path / "veil-joint-start.json").write_text(json.dumps(start))
-    for name, gain in (("small", 0.3), ("large", 0.6)):
-        trust = {"accepted": True, "best": {"gain": gain, "error": 0.1}}
-        cell = {**start, "trial": name, "test": [31.0], "source_psnr": 32.0, "trust": trust}
-        (tmp_path / f"veil-joint-{name}.json").write_text(json.dumps(cell))
-    for _ in range(2):
-        rejudge(tmp_path)
-        small, large = (json.loads((tmp_path / f"veil-joint-{name}.json").read_text()) for name in ("small", "large"))
-        assert {key: small[key] for key in scores} == scores
-        assert not small["trust"]["accepted"]
-        assert (large["test"], large["trust"]["accepted"]) == ([31.0], True)
-        assert small["trust"]["best"]["error"] == large["trust"]["best"]["error"] == FLOOR

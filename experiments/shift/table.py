@@ -167,7 +167,7 @@ def gated(cells: Cells) -> str:
         f"\n## What the gate chose\n\n{table(head, rows)}\nIn dB. On average the best snapshot in hindsight is "
         f"{np.mean(short):.2f} dB above what was chosen (some of these forget more than is accepted); the worst cell "
         f"is {max(lost):+.2f} dB below its start. Forgotten: on Rain100L development pairs; less clean: on clean "
-        "photographs. Cells that were measured before the error had its floor were decided anew (`rejudge.py`).\n"
+        "photographs.\n"
     )
 
 

@@ -24,9 +24,6 @@ CALIBRATION = Path(__file__).with_name("trust.json")
 CLEAR = 45.0  # dB; a clean photograph that is changed no more than this looks as it did
 CAP = 60.0  # dB that an untouched image counts
 BRIGHTNESS = (0.2, 0.55)  # of the streaks in an exam: the finder overlooks the brightest, and much of dense rain
-# dB by which a small prediction was too high at most, in the domains that the suite was developed on: +0.28 was -0.13,
-# behind the camera, from shipped weights that knew such rain (commit 51a9b65).
-FLOOR = 0.41
 AGAIN = (0.2, 0.3)  # of those that are laid over restored photos
 RESAMPLES = 200
 _BATCH = 8
@@ -79,7 +76,7 @@ class Judgement(Harm):
     Attributes:
         gain: predicted change of the luma PSNR on the photos, in dB.
         error: by how much ``gain`` may be too high, one standard deviation: of the crops that were looked at, and of
-            the prediction; at least ``FLOOR``.
+            the prediction.
         measures: mean of each measure over the crops.
     """
 
@@ -225,7 +222,7 @@ def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tupl
     rng = np.random.default_rng(0)
     resampled = crops[rng.integers(len(crops), size=(RESAMPLES, len(crops)))].mean(axis=1)
     gain = float(crops.mean())
-    return gain, max(FLOOR, float(np.hypot(resampled.std(), calibration["error"] * gain)))
+    return gain, float(np.hypot(resampled.std(), calibration["error"] * gain))
 
 
 def quality(seen: Measures) -> Tensor:
