@@ -40,7 +40,7 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
   before commercial use. Every image whose background occurs in Rain100L, Rain100H, Rain12, Test100 or SIRR's test
   pairs was left out, and so were the recipes and streaks that `experiments/shift/reserved.yaml` keeps.
 - **Training**: `experiments/campaign/campaign.yaml`{distilled}, {minutes:.0f} minutes of two cores in all; averaged
-  weights (EMA), cosine cycles at small and then at large crops; the last sitting at commit {commit}. Earlier trainings:
+  weights (EMA), cosine cycles at small and then at large crops; the last sitting at commit {commit}. All of it:
   {configs}.
 - **Figures** (`experiments/campaign/log.json`, last sitting): mean luma PSNR (`y-matlab`) over the development split,
   float32 before rounding to float16{half}.
@@ -90,8 +90,6 @@ def failures(weights: str) -> bytes:
 
 
 def _rained_on(clean: NDArray[np.uint8], recipe: str) -> NDArray[np.uint8]:
-    if recipe == "dry":
-        return clean
     image = torch.from_numpy(np.ascontiguousarray(clean)).permute(2, 0, 1)[None] / 255
     rainy = render(image, load_recipe(recipe), SEED, [0]).rainy[0]
     return (rainy.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it, then print the true gain, where the page is and what to do next."""
+    """Run it, then print the true gain, what was judged without truth, where the page is and what to do next."""
     from sstl.cli.output import write_json
+    from sstl.report.findings import judged
     from sstl.report.quickstart import quickstart
 
     print(
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         f"PSNR on disjoint test images of that rain: input {truth['input']:.2f} dB, before {truth['before']:.2f} dB, "
         f"after {truth['after']:.2f} dB ({truth['after'] - truth['before']:+.2f} dB)"
     )
+    print(judged(result.outcome))
     print(f"report   {result.report}")
     hint("open the report in a browser; then your own photos:  sstl adapt MY_PHOTOS -o RUN")
     write_json(args.json, {"figures": result.figures, "seed": args.seed}, seed=args.seed)
