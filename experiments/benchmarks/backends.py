@@ -91,7 +91,7 @@ def ways(weights: str, folder: Path) -> dict[str, Run]:
     network = load_weights(weights).network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain, prepared, whole = (folder / name for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
     export_network(network, plain)
-    quant_pre_process(str(plain), str(prepared))
+    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     training = open_pairs(SourceConfig("manifest.csv", split="train", set="rain100l"))
     quantize_static(
         str(prepared), str(whole), Rainy(training), QuantFormat.QDQ, op_types_to_quantize=["Conv"], per_channel=True,
