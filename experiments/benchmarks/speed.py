@@ -68,9 +68,11 @@ def plot(timings: list[Timing]) -> bytes:
     """Draw quality against time: each network at its median time, as the loader runs it."""
     seconds, scores = {t.name.removesuffix(" small"): t.seconds for t in timings}, quality()
     figure, axis = plt.subplots(figsize=(7, 4.5))
-    for name, score in scores.items():
+    for number, (name, score) in enumerate(sorted(scores.items(), key=lambda one: seconds[one[0]])):
         axis.scatter(1000 * seconds[name], score, s=30, color="#D55E00" if name == "joint" else "#0072B2")
-        axis.annotate(name, (1000 * seconds[name], score), (5, 3), textcoords="offset points", fontsize=8)
+        axis.annotate(
+            name, (1000 * seconds[name], score), (5, -10 if number % 2 else 4), textcoords="offset points", fontsize=8
+        )  # neighbours in time do not cover each other
     axis.set(xscale="log", xlabel=f"ms for one image of {WIDTH}×{HEIGHT}", ylabel="PSNR (dB), RGB, after equal compute")
     axis.grid(color="0.9")
     axis.spines[["top", "right"]].set_visible(False)
@@ -116,7 +118,8 @@ def page(result: dict[str, Any], all_networks: list[Timing], all_sizes: list[Tim
 
 Written by `speed.py` from its one run on {machine["processors"]} processors ({machine["date"][:10]}, commit
 {machine["commit"][:10]}). Times are medians, batch 1, all networks in turns. *Of the machine*: operations a second as a
-share of those of a product of two matrices of 2048 × 2048 in the same arithmetic and run ({rates}).
+share of those of a product of two matrices of 2048 × 2048 in the same arithmetic and run ({rates}): a reference, no
+bound, since convolutions can be done in fewer operations than are counted.
 *As released*: float32, contiguous, whole images, as the code of its authors runs it.
 
 ## One image
