@@ -48,16 +48,14 @@ and counts 0 ([results](experiments/quickstart/results.json))."""
 def adaptation() -> str:
     """Return what adaptation without truth reaches, in the suite and on real photos."""
     cells, tree = load_cells(), yaml.safe_load((SHIFT / "reserved.yaml").read_text())
-    untouched = [name for name in (*tree["recipes"], "mixture") if name not in tree["developed_on"]]
+    untouched = [name for name in tree["domains"] if name not in tree["developed_on"]]
     shared = {
         source: shares(gains_of(cells, untouched, [source], "default")) for source in ("joint", "prenet", "jorder")
     }
     told = ", ".join(
         f"{share:.0%} [{low:.0%}, {high:.0%}] from `{name}`" for name, (share, low, high) in shared.items()
     )
-    starts, ends = (
-        [cells[domain, "joint", trial] for domain in (*tree["recipes"], "mixture")] for trial in ("start", "default")
-    )
+    starts, ends = ([cells[domain, "joint", trial] for domain in tree["domains"]] for trial in ("start", "default"))
     means = {
         key: [np.mean([cell[key] for cell in group]) for group in (starts, ends)]
         for key in ("source_psnr", "clean_psnr")

@@ -17,7 +17,7 @@ from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import GateConfig, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
 from sstl.methods.trust import Harm, Judgement, Trust
-from sstl.rain import render
+from sstl.rain import Match, load_recipe, render
 from sstl.report import adaptation, findings
 from sstl.report.adaptation import adapt, check_photos, rain_cover, report_run
 from sstl.report.findings import Outcome, spread, verdict
@@ -49,6 +49,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptation, "TrainConfig", small)
     monkeypatch.setattr(adaptation, "GateConfig", lambda **settings: GateConfig(crops=2, side=64, every=2, **settings))
     monkeypatch.setattr(adaptation, "rain_cover", lambda *_: 0.1)
+    found = Match(load_recipe("any"), dry=0.0, explained={}, estimates={})
+    monkeypatch.setattr(adaptation, "match_photos", lambda *_, **__: found)
     monkeypatch.setattr(adaptation, "load_config", lambda _, path: sstl.config.load_config(TrainConfig, path))
 
 
@@ -71,10 +73,28 @@ def test_adapt_writes_everything_and_goes_on_without_the_damaged_photo(photos, t
 
 def test_an_existing_run_is_kept(photos, tmp_path):
     adapt(photos, tmp_path / "run", SOURCE, steps=1)
+    rain = tmp_path / "run" / "rain.yaml"
+    rain.write_text(rain.read_text() + "# kept\n")
     with pytest.raises(ConfigError, match="--resume"):
         adapt(photos, tmp_path / "run", SOURCE, steps=1)
     adapt(photos, tmp_path / "run", SOURCE, steps=2, resume=True)
+    assert rain.read_text().endswith("# kept\n")
     adapt(photos, tmp_path / "run", SOURCE, steps=1, overwrite=True)
+    assert not rain.read_text().endswith("# kept\n")
+
+
+def test_a_share_of_the_clean_photographs_wears_the_streaks_of_the_photos_alone(photos, tmp_path):
+    run = adapt(photos, tmp_path / "run", SOURCE, steps=1).weights.parent
+    config = load_config(TrainConfig, run / "config.yaml")
+    assert [part.weight for part in config.data.paired] == [0.9, 0.1]
+    assert config.data.paired[1].recipe == str(run / "rain.yaml")
+    recipe = load_recipe(str(run / "rain.yaml"))
+    assert (recipe.camera, recipe.transmission) == (None, (1.0, 1.0))
+    without = adapt(photos, tmp_path / "without", SOURCE, steps=1, matched=0).weights.parent
+    assert not (without / "rain.yaml").exists()
+    assert len(load_config(TrainConfig, without / "config.yaml").data.paired) == 1
+    with pytest.raises(ConfigError, match=r"'matched' is 1\.5"):
+        adapt(photos, tmp_path / "never", SOURCE, matched=1.5)
 
 
 def test_minutes_become_steps(photos, tmp_path, monkeypatch):
@@ -269,9 +289,9 @@ def test_the_gate_of_the_quickstart_sees_neither_what_is_trained_on_nor_the_test
     quickstart(tmp_path / "q", steps=2)
     domain, config = tmp_path / "q" / "domain", load_config(TrainConfig, tmp_path / "q" / "run" / "config.yaml")
     assert config.gate is not None
-    judged, trained = (Path(part.path) for parts in (config.gate.paired, config.data.paired) for part in parts)
-    assert (judged, trained) == (domain / "held-out", domain / "clean")
-    tiles = [path.name for folder in (judged, trained) for path in folder.iterdir()]
+    judged, trained = ({Path(part.path) for part in parts} for parts in (config.gate.paired, config.data.paired))
+    assert (judged, trained) == ({domain / "held-out"}, {domain / "clean"})
+    tiles = [path.name for folder in (*judged, *trained) for path in folder.iterdir()]
     assert len(tiles) == len(set(tiles)) == len(Scenes("clean"))
     assert all(name.startswith("motorcycle") for name in tiles)
 

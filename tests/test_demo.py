@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from chromium import Chromium, needs_chromium
@@ -318,6 +319,26 @@ def test_upload_derain_slider_and_download(user, site, folder, tmp_path):
     loaded = user.browser.value("performance.getEntriesByType('resource').map(e => e.name)")
     assert len(loaded) > 10
     assert [name for name in loaded if not name.startswith((site, "blob:", "data:"))] == []
+
+
+@needs_chromium
+@needs_gradio
+def test_a_clip_is_derained_and_can_be_saved(user, folder, tmp_path):
+    choose(user)
+    user.drop(folder / "clip.mp4")
+    user.listed("clip.mp4")
+    user.press("derain")
+    user.says("Derained 1.")
+    user.browser.wait("!!document.querySelector('#comparison iframe')?.contentDocument?.querySelector('h3')", 60)
+    assert user.inside("d.querySelector('h3').textContent") == "clip.mp4, a frame"
+    user.browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    user.browser.wait("!!document.getElementById('download')", 60)
+    user.press("download")
+    with zipfile.ZipFile(saved(tmp_path / "saved" / "derained.zip")) as archive:
+        archive.extract("clip.mp4", tmp_path)
+    with av.open(tmp_path / "clip.mp4") as clip:
+        assert sum(1 for _ in clip.decode(video=0)) == 4
+    user.browser.wait("!!document.querySelector('video')?.src", 60)
 
 
 @needs_chromium

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from sstl.config import load_config
 from sstl.data.files import BundledImages
 from sstl.data.matching import draw_crops, match_photos, recipe_yaml
 from sstl.errors import InputError, SstlError
-from sstl.rain import Recipe, load_recipe, match, render
+from sstl.rain import Recipe, load_recipe, match, render, streaks_alone
 from sstl.rain.appearance import appearance
 from sstl.rain.camera import jpeg, sensor_noise
 from sstl.rain.matching import narrowed
@@ -103,6 +103,17 @@ def test_a_recipe_is_narrowed_to_the_middle_of_what_was_accepted():
     assert asdict(one.camera)["gamma"] == (round(drawn[0]["camera"]["gamma"], 4),) * 2
 
 
+def test_streaks_alone_change_nothing_between_them(clean):
+    recipe = streaks_alone(load_recipe("any"))
+    assert "heavy" not in recipe.imaging
+    assert recipe.length == load_recipe("any").length
+    sample = render(clean, recipe, 3, range(len(clean)))
+    dry = sample.streak.amax(dim=1, keepdim=True) == 0
+    assert 0.1 < dry.float().mean() < 1
+    assert ((sample.rainy - clean).abs() * dry).max() < 1e-6
+    assert streaks_alone(replace(recipe, imaging={"heavy": 1.0})).imaging == {"region": 1.0}
+
+
 def test_draws_without_rain_narrow_to_no_layers():
     prior = load_recipe("any")
     dry = [p for p in render(torch.rand(64, 3, 8, 8), prior, 3, range(64)).parameters if not p["layers"]]
@@ -187,9 +198,9 @@ def test_crops_are_cut_at_the_grid_of_jpeg_and_leave_out_what_cannot_be_read():
 
 def test_a_matched_recipe_is_an_ordinary_recipe_file(tmp_path, found):
     path = tmp_path / "mine.yaml"
-    path.write_text(recipe_yaml(found.recipe, "Mine."))
+    path.write_text(recipe_yaml(found.recipe, "Mine,\nall mine."))
     assert load_config(Recipe, path) == found.recipe == load_recipe(path)
-    assert path.read_text().startswith("# Mine.\n")
+    assert path.read_text().startswith("# Mine, all mine.\n")
 
 
 def test_the_command_writes_a_recipe_and_says_what_it_saw(tmp_path, run_cli, others):

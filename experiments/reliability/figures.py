@@ -47,9 +47,9 @@ def _precision(found: dict[str, Any]) -> list[str]:
     training = found["training"]
     return [
         *(_restored(name, found["images"], of_weights) for name, of_weights in found["weights"].items()),
-        f"- {len(training['fp32'])} trainings of {training['steps']} steps in bfloat16 instead of float32, each from its "
-        f"own seed: {training['difference']:+.3f} dB in the mean on their validation pairs, with a standard error of "
-        f"{training['standard_error']:.3f} dB; among the float32 ones the standard deviation is "
+        f"- {len(training['fp32'])} trainings of {training['steps']} steps in bfloat16 instead of float32, each from "
+        f"its own seed: {training['difference']:+.3f} dB in the mean on their validation pairs, with a standard error "
+        f"of {training['standard_error']:.3f} dB; among the float32 ones the standard deviation is "
         f"{training['spread_of_fp32']:.3f} dB.",
     ]
 

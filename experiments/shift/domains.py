@@ -51,8 +51,7 @@ def reserved() -> dict[str, Any]:
 def build(folder: Path) -> list[Domain]:
     """Write all domains below ``folder`` (what is there is kept), and return them."""
     tree = reserved()
-    names = [*tree["recipes"], "mixture"]
-    domains = [Domain(name, folder / name) for name in names]
+    domains = [Domain(name, folder / name) for name in tree["domains"]]
     if all((domain.root / "done").exists() for domain in domains):
         return domains
     streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")

@@ -30,7 +30,8 @@ from sstl.methods.trust import CALIBRATION
 from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
-from sstl.rain import load_recipe
+from sstl.rain import load_recipe, streaks_alone
+from sstl.report.adaptation import MATCHED
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -47,9 +48,10 @@ class Trial:
     """A way to adapt: a method with options, and the rain that its supervised branch sees beside the anchor's.
 
     Attributes:
-        rain: "" (the anchor's alone), "any" (the wide prior), "matched" (fitted to the photos), "truth" (the oracle),
-            or what is wrong on purpose, so that the label-free score has something to find: "photos" (the photos are
-            taken for their own truth: remove nothing) and "smooth" (their truth, blurred).
+        rain: "" (the anchor's alone), "any" (the wide prior), "matched" (streaks fitted to the photos), "truth" (the
+            oracle), or what is wrong on purpose, so that the label-free score has something to find: "photos" (the
+            photos are taken for their own truth: remove nothing) and "smooth" (their truth, blurred).
+        share: how much of the labelled images wear that rain.
         options: of the method.
         everywhere: run it on all sources, not on joint alone.
         shipped: run it on the weights of the package, too.
@@ -59,6 +61,7 @@ class Trial:
 
     method: str = "supervised"
     rain: str = ""
+    share: float = 0.6
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
     gate: bool = False
@@ -71,10 +74,11 @@ class Trial:
         return (SOURCES if self.everywhere else SOURCES[:1]) + (PACKAGE,) * self.shipped
 
 
+DEFAULT: dict[str, Any] = {"method": "default", "rain": "matched", "share": MATCHED, "gate": True}
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
-    "default": Trial("default", gate=True, everywhere=True, shipped=True),
+    "default": Trial(**DEFAULT, everywhere=True, shipped=True),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),
     "smoothed": Trial(rain="smooth", judged=True),
@@ -88,28 +92,30 @@ TRIALS = {
     "adabn": Trial("adabn", everywhere=True),
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
-    "with_veil": Trial("default", options={"veil": 1.0}, gate=True),
-    "without_dry": Trial("default", options={"dry": 0.0}, gate=True),
-    "without_rehearsal": Trial("default", options={"supervised": 0.0}, gate=True),
+    "with_veil": Trial(**DEFAULT, options={"veil": 1.0}),
+    "without_dry": Trial(**DEFAULT, options={"dry": 0.0}),
+    "without_rehearsal": Trial(**DEFAULT, options={"supervised": 0.0}),
+    "without_matching": Trial("default", gate=True, everywhere=True),
+    "without_transfer": Trial(**DEFAULT, options={"transfer": 0.0}),
 }
 
 
 def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
-    """Return the training of a cell: the same steps, crops and learning rate for all."""
-    parts = anchor(0.4 if trial.rain else 1.0)
+    """Return the training of a cell: the same steps, crops and learning rate for all trials of a source."""
+    parts = anchor(1 - trial.share if trial.rain else 1.0)
+    rain = str(matched(domain)) if trial.rain == "matched" else None
     if trial.rain in ("truth", "photos", "smooth"):
-        parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=0.6),)
+        parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=trial.share),)
     elif trial.rain:
-        recipe = str(matched(domain)) if trial.rain == "matched" else trial.rain
-        parts += (PairedPart("manifest.csv", split="train", recipe=recipe, weight=0.6),)
+        parts += (PairedPart("manifest.csv", split="train", recipe=rain or trial.rain, weight=trial.share),)
     return TrainConfig(
         output=output,
         network=NetworkConfig(source.network, source.options, str(source.path)),
         method=MethodConfig(trial.method, trial.options),
-        data=DataConfig(parts, (SourceConfig(str(domain.root / "photos")),), crop=96),
-        optimizer=OptimizerConfig(lr=4e-4, warmup_steps=10, final=0.1),
+        data=DataConfig(parts, (SourceConfig(str(domain.root / "photos")),), crop=source.crop),
+        optimizer=OptimizerConfig(lr=source.lr, warmup_steps=10, final=0.1),
         steps=STEPS,
-        batch_size=8,
+        batch_size=source.batch,
         ema_decay=0.97,
         gate=GateConfig(paired=HELD_OUT) if trial.gate else None,
         seed=SEED,
@@ -120,15 +126,16 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
 
 
 def matched(domain: Domain) -> Path:
-    """Return the recipe that was matched to a domain's photos; match it if that was not done yet."""
-    path = domain.root / "rain.yaml"
+    """Return the streaks that were matched to a domain's photos; match them if that was not done yet."""
+    path = domain.root / "streaks.yaml"
     if not path.exists():
         started = time.process_time()
         photos = open_images(SourceConfig(str(domain.root / "photos")), "rainy")
         found = match_photos(photos, open_images(SourceConfig("manifest.csv", split="train"), "clean"))
         seconds = time.process_time() - started
         write_atomic(path.with_name("match.json"), json.dumps({**vars(found), "recipe": None, "seconds": seconds}))
-        write_atomic(path, recipe_yaml(found.recipe, f"Matched to the photos of the domain {domain.name}."))
+        about = f"Streaks matched to the photos of the domain {domain.name}."
+        write_atomic(path, recipe_yaml(streaks_alone(found.recipe), about))
     return path
 
 

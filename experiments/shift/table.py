@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 LEAST_GAIN = 0.5  # dB of the oracle; cells below are shown, not pooled
 LEAST_CHECKPOINTS = 20  # of a domain, for its correlation to count
 DRAWS = 2000
-GATED = ("default", "with_veil", "without_dry", "without_rehearsal")
+GATED = ("default", "with_veil", *(f"without_{term}" for term in ("dry", "matching", "rehearsal", "transfer")))
 CLEAR, CLEAR_LOSS = 45.0, 0.1  # dB; clean photographs may lose so much, or stay so clear
 FAR = 4.0  # dB; where the oracle gains that much, the default is to gain 2
 Cells = dict[tuple[str, str, str], dict[str, Any]]
@@ -36,9 +36,11 @@ SSTL_DATA=/path/to/data python experiments/shift            (hours; it goes on w
 ```
 
 All trials take the same steps from the same start, and all but the oracle see the same truth: the source's own pairs.
-`control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the recipe that
-`sstl match` found in the photos; `oracle` has the photos' truth. `default` is what `sstl adapt` does, gate included;
-`with_veil` lays the photos' veil, too, and `without_...` are ablations; the other trials have no gate.
+`control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the streaks that
+`sstl match` found in the photos; `oracle` has the photos' truth. `default` is what `sstl adapt` does, matched streaks
+and gate included; `with_veil` lays the photos' veil, too, and `without_...` are ablations; the other trials have no
+gate. Matching renders with the renderer that made the domains, whose recipes it must find within its prior; only
+`photographed` (and a part of `mixture`) has streaks that it cannot render, so the others flatter it.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
@@ -253,7 +255,7 @@ def main() -> None:
     """Write the page."""
     cells = load_cells()
     reserved = yaml.safe_load((HERE / "reserved.yaml").read_text())
-    domains = [*reserved["recipes"], "mixture"]
+    domains = reserved["domains"]
     sources = ("joint", "prenet", "jorder")
     count = sum(key[2] != "start" for key in cells)
     missing = f"{count} cells have been measured so far; what is empty or has no row was not."

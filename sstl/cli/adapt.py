@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clean photographs to judge on, none of --clean (default: others of scikit-image's)",
     )
     parser.add_argument(
+        "--matched",
+        metavar="SHARE",
+        type=float,
+        help="share of the clean photographs that wear rain matched to the photos (default: 0.1, and 0 for supervised)",
+    )
+    parser.add_argument(
         "--no-gate",
         action="store_true",
         help="write the last weights, judged or not; else the best judged ones, or the start if none is better",
@@ -63,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         gate=not args.no_gate,
         clean=args.clean,
         held_out=args.held_out,
+        matched=args.matched,
         options=with_overrides({}, args.options),
         seed=args.seed,
         resume=args.resume,

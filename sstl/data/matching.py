@@ -65,4 +65,5 @@ def draw_crops(source: ImageSource, count: int, side: int, seed: int) -> Tensor:
 
 def recipe_yaml(recipe: Recipe, about: str) -> str:
     """Return a recipe as the text of a file, whose first line says what it is."""
+    about = " ".join(about.split())  # the name of a folder may hold a line break
     return f"# {about}\n{yaml.safe_dump(to_tree(recipe), sort_keys=False, default_flow_style=None, width=120)}"

@@ -10,7 +10,7 @@ from sstl.engine.config import (
     ValidationConfig,
 )
 from sstl.engine.records import read_log
-from sstl.engine.train import Interrupted, build_network, train
+from sstl.engine.train import Interrupted, build_network, check_output, train
 
 __all__ = [
     "DataConfig",
@@ -22,6 +22,7 @@ __all__ = [
     "TrainConfig",
     "ValidationConfig",
     "build_network",
+    "check_output",
     "read_log",
     "train",
 ]

@@ -91,16 +91,25 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
                 raise
 
 
+def check_output(folder: Path, taken: bool) -> list[Path]:
+    """Return the checkpoints of the run that a folder holds.
+
+    Raises:
+        ConfigError: there are some, and they are neither gone on from nor replaced (``taken``).
+    """
+    existing = list_checkpoints(folder / "checkpoints")
+    if existing and not taken:
+        raise ConfigError(f"{folder} already holds a run; give --resume to go on, or another output=FOLDER.")
+    return existing
+
+
 def _is_of_connection(error: RuntimeError) -> bool:
     """Whether the processes could not reach each other; gloo raises plain errors."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
-    checkpoints = config.output / "checkpoints"
-    existing = list_checkpoints(checkpoints)
-    if existing and not (resume or overwrite):
-        raise ConfigError(f"{config.output} already holds a run; give --resume to go on, or another output=FOLDER.")
+    existing = check_output(config.output, resume or overwrite)
     set_seed(config.seed)
     network = build_network(config.network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs

@@ -16,19 +16,20 @@ from sstl.types import PairedBatch, Restoration
 FAINT = 4 / 255  # residuals below this are noise or texture rather than streaks
 STRONGEST = 8.0  # a streak is brightened by at most this factor, so that nothing found is not blown up into rain
 FAR = 31  # pixels; wider than dense rain and its gaps
+WIDE = 15  # pixels; wider than any streak
 _GRID = 4  # a veil is smooth: its transmission is kept at so many places along each side of a crop
 
 
 def rain_found(photos: Tensor, restored: Restoration) -> Tensor:
     """The streaks that were removed from photos, (B, 3, H, W) -> (B, 1, H, W), where the map, if any, says rain.
 
-    What was removed of every pixel far around is veil rather than streak, and is left out: laid over clean images
-    beside a veil, it would be removed twice, and found again.
+    What was removed of a whole square, wider than any streak, is veil rather than streak, and is left out (a white top
+    hat): laid over clean images, it would be removed twice, and found again; the network would darken ever more.
     """
     removed = photos - restored.background
     streak = found_streaks(removed if restored.mask is None else removed * (restored.mask > 0.5))
-    lowest = -F.max_pool2d(-streak, FAR, stride=1, padding=FAR // 2)
-    return streak - F.avg_pool2d(lowest, FAR, stride=1, padding=FAR // 2, count_include_pad=False)
+    lowest = -F.max_pool2d(-streak, WIDE, stride=1, padding=WIDE // 2)
+    return streak - F.max_pool2d(lowest, WIDE, stride=1, padding=WIDE // 2)
 
 
 def found_streaks(residual: Tensor) -> Tensor:

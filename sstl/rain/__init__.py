@@ -1,7 +1,7 @@
 """Rain: imaging models, streaks, scene, camera, and the recipes that tie them together."""
 
 from sstl.rain.imaging import MAP_THRESHOLD, additive, heavy, rain_map, region, screen, streak_layer
-from sstl.rain.matching import Match, match
+from sstl.rain.matching import Match, match, streaks_alone
 from sstl.rain.recipes import Recipe, list_recipes, load_recipe
 from sstl.rain.render import RainSample, StreakImages, compose, render
 from sstl.rain.streaks import StreakLayer, render_layers
@@ -27,5 +27,6 @@ __all__ = [
     "render_layers",
     "screen",
     "streak_layer",
+    "streaks_alone",
     "synthesize",
 ]

@@ -198,6 +198,17 @@ def _nearest(photos: Array, draws: Array) -> NDArray[np.int64]:
     return np.argsort(squares, axis=1, kind="stable")[:, :NEIGHBOURS].ravel()
 
 
+def streaks_alone(recipe: Recipe) -> Recipe:
+    """Return a recipe without veil and camera: rain that leaves everything between the streaks as it is.
+
+    To be trained on: few clean photographs under a veil, or in another exposure, teach a network to darken whatever is
+    not among them.
+    """
+    models = {name: share for name, share in recipe.imaging.items() if name != "heavy"}
+    clear = {key: getattr(Recipe, key) for key in (*_VEIL, "splashes", "occlusion", "camera")}
+    return replace(recipe, imaging=models or {"region": 1.0}, **clear)
+
+
 def narrowed(recipe: Recipe, accepted: Sequence[dict[str, Any]]) -> Recipe:
     """Return a recipe whose ranges are those of accepted draws: of each parameter the middle four fifths.
 
