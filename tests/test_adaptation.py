@@ -90,6 +90,7 @@ def test_a_share_of_the_clean_photographs_wears_the_streaks_of_the_photos_alone(
     assert config.data.paired[1].recipe == str(run / "rain.yaml")
     recipe = load_recipe(str(run / "rain.yaml"))
     assert (recipe.camera, recipe.transmission) == (None, (1.0, 1.0))
+    assert "from the vertical" in (run / "report.html").read_text()
     without = adapt(photos, tmp_path / "without", SOURCE, steps=1, matched=0).weights.parent
     assert not (without / "rain.yaml").exists()
     assert len(load_config(TrainConfig, without / "config.yaml").data.paired) == 1

@@ -19,7 +19,7 @@ from sstl.report.environment import environment
 from sstl.report.quickstart import quickstart
 
 SEEDS = (1, 2, 3)
-METHODS = ("default", "mean_teacher", "supervised")
+METHODS = ("mean_teacher", "supervised")
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import DEFAULT, read_info
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation_page import adaptation_page
+from sstl.report.adaptation_page import RAIN, adaptation_page
 from sstl.report.findings import Outcome, measure
 from sstl.report.page import write_page
 from sstl.restore import load
@@ -47,7 +47,6 @@ MATCHED = 0.1  # see experiments/shift
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
-RAIN = "rain.yaml"
 Failures = dict[Path, str]
 
 
@@ -92,11 +91,12 @@ def adapt(
 ) -> Adaptation:
     """Adapt weights to a folder of rainy photos without ground truth, and write a page about it.
 
-    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``checkpoints/`` and ``report.html`` into
-    ``output``. The supervised branch, which prevents forgetting, rains on clean photographs. The gate judges the
-    network every fifty steps without truth, and the best that neither forgets nor harms clean photographs is kept; if
-    none is better than the start by more than the judgement's own error, or if the photos hold no rain to speak of,
-    the weights that are written are the start's, and the page says so.
+    Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``rain.yaml`` (the streaks that were matched to the
+    photos), ``checkpoints/`` and ``report.html`` into ``output``. The supervised branch, which prevents forgetting,
+    rains on clean photographs. The gate judges the network every fifty steps without truth, and the best that neither
+    forgets nor harms clean photographs is kept; if none is better than the start by more than the judgement's own
+    error, or if the photos hold no rain to speak of, the weights that are written are the start's, and the page says
+    so.
 
     Args:
         photos: the folder of rainy photos.

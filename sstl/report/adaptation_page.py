@@ -14,11 +14,13 @@ from tqdm import tqdm
 from sstl.data.files import Image
 from sstl.data.images import Photo, read_rgb8
 from sstl.engine import TrainConfig, read_log
+from sstl.rain import load_recipe
 from sstl.report.findings import AFTER, BEFORE, MEASURES, Figures, Outcome, spread, verdict
 from sstl.report.page import Comparison, Figure, Page, Table
 from sstl.report.plots import bars, histogram, judgement_curve, training_curves
 from sstl.restore import Restorer
 
+RAIN = "rain.yaml"  # in the run's folder: the streaks that were matched to the photos
 _TINT = np.array([220, 40, 90], dtype=np.float32)  # of the rain map over the photo
 
 
@@ -55,6 +57,7 @@ def adaptation_page(
             "Score": _score(outcome),
             "Restoring": f"{seconds:.2f} s per photo",
             "Seed": str(config.seed),
+            **_matched(run / RAIN),
         },
         comparisons=comparisons,
         tables=[
@@ -85,6 +88,16 @@ def _what(outcome: Outcome) -> str:
     if outcome.dry:
         return "Nothing to adapt to in"
     return "Not adapted to" if outcome.accepted is False else "Adapted to"
+
+
+def _matched(path: Path) -> dict[str, str]:
+    """What rain was matched to the photos, if any was."""
+    if not path.exists():
+        return {}
+    recipe = load_recipe(path)
+    (left, right), (short, long) = recipe.angle, recipe.length
+    found = f"streaks at {left:.0f}° to {right:.0f}° from the vertical, {short:.0f} to {long:.0f} pixels long"
+    return {"Matched rain": f"{found if recipe.layers[1] else 'none'} ({path.name})"}
 
 
 def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Comparison, float, float]:
