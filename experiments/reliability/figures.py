@@ -101,7 +101,8 @@ def _load_large(found: dict[str, Any]) -> list[str]:
 
 def _load_adapt(found: dict[str, Any]) -> list[str]:
     return [
-        f"- `adapt` on {found['photos']:,} photos: {found['seconds_until_training']:.1f} s until its training begins."
+        f"- `adapt` on {found['photos']:,} photos: {found['seconds_until_matching']:.1f} s until it begins to match "
+        f"their rain, {found['seconds_until_training']:.1f} s until it trains."
     ]
 
 

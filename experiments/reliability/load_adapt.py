@@ -1,4 +1,4 @@
-"""How long `sstl adapt` takes on 5,000 rainy photos from its call until its training begins.
+"""How long `sstl adapt` takes on 5,000 rainy photos from its call until it works: matches their rain, then trains.
 
 python experiments/reliability/load_adapt.py            (a minute on two cores)
 
@@ -40,18 +40,20 @@ def write_photos(folder: Path) -> None:
 
 
 def start(photos: Path, run: Path) -> dict[str, Any]:
-    """Call the command, wait for the log of its training, and end it."""
+    """Call the command, wait for the bar of its matching and for the log of its training, and end it."""
     command = [sys.executable, "-m", "sstl", "adapt", photos, "-o", run, "--steps", "40"]
-    log, started = run / "log.jsonl", time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not log.is_file():
-            time.sleep(0.02)
-        seconds = time.perf_counter() - started
-        if process.poll() is not None:
-            assert process.stderr is not None
-            raise RuntimeError(f"the command ended before its training: {process.stderr.read()[-500:]}")
+    said, started = run.with_suffix(".txt"), time.perf_counter()
+    signs = {"matching": lambda: "match:" in said.read_text(), "training": (run / "log.jsonl").is_file}
+    found: dict[str, Any] = {"photos": PHOTOS}
+    with said.open("w") as file, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process:
+        for work, begun in signs.items():
+            while not begun():
+                if process.poll() is not None:
+                    raise RuntimeError(f"the command ended before its {work}: {said.read_text()[-500:]}")
+                time.sleep(0.02)
+            found[f"seconds_until_{work}"] = round(time.perf_counter() - started, 2)
         process.send_signal(signal.SIGKILL)
-    return {"photos": PHOTOS, "seconds_until_training": round(seconds, 2)}
+    return found
 
 
 def main() -> None:
