@@ -234,11 +234,11 @@ def rained(recipe: str | Recipe, photo: Tensor, count: int = 12, seed: int = 0) 
 
 
 def test_the_recipes_of_the_package():
-    names = "any camera ddn_like dry garg heavy light mixed night rain100h_like rain100l_like real_mix veil"
+    names = "any camera ddn_like dry garg heavy light mixed night rain100h_like rain100l_like real_mix streaks veil"
     assert list_recipes() == names.split()
 
 
-@pytest.mark.parametrize("name", ["dry", "heavy", "light", "mixed"])
+@pytest.mark.parametrize("name", ["dry", "heavy", "light", "mixed", "streaks"])
 def test_every_recipe_renders_what_its_layers_say(name, photo):
     sample = rained(name, photo[..., :48, :48], count=32)
     assert set(sample.imaging) == set(load_recipe(name).imaging)

@@ -80,7 +80,7 @@ def adapt(
     gate: bool = True,
     clean: str | Path = "bundled",
     held_out: str | Path = "bundled",
-    recipe: str = "mixed",
+    recipe: str = "streaks",
     matched: float | None = None,
     options: Mapping[str, Any] | None = None,
     learning_rate: float = 1e-4,
@@ -109,7 +109,8 @@ def adapt(
         clean: a folder of clean photographs for the supervised branch; ``bundled`` is three of scikit-image's.
         held_out: a folder of clean photographs that the gate judges on, with none of ``clean``; ``bundled`` is two
             others of scikit-image's.
-        recipe: the rain that is rendered on both.
+        recipe: the rain that is rendered on both, by default without a veil: rehearsed on few photographs, a veil teaches
+            a network to darken whatever is not among them.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, and none for the control. The gate
             does not judge on it: who trains on it passes.
