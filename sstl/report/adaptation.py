@@ -109,8 +109,8 @@ def adapt(
         clean: a folder of clean photographs for the supervised branch; ``bundled`` is three of scikit-image's.
         held_out: a folder of clean photographs that the gate judges on, with none of ``clean``; ``bundled`` is two
             others of scikit-image's.
-        recipe: the rain that is rendered on both, by default without a veil: rehearsed on few photographs, a veil teaches
-            a network to darken whatever is not among them.
+        recipe: the rain that is rendered on both, by default without a veil: rehearsed on few photographs, a veil
+            teaches a network to darken whatever is not among them.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, and none for the control. The gate
             does not judge on it: who trains on it passes.
