@@ -241,7 +241,7 @@ def matched_rain(config: TrainConfig, resume: bool = False) -> str:
     if not (resume and path.exists()):
         photos = open_images(config.data.unpaired[0], "rainy")
         found = match_photos(photos, open_images(config.data.paired[0], "clean"), seed=config.seed, progress=True)
-        about = f"The streaks of the photos of {Path(config.data.unpaired[0].path).name}, as matched to them."
+        about = f"Streaks that were matched to the photos in {Path(config.data.unpaired[0].path).name}."
         write_atomic(path, recipe_yaml(streaks_alone(found.recipe), about))
     return str(path)
 
