@@ -39,9 +39,9 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
   streak images. These sets were published for research and state no licence, or a non-commercial one: check their terms
   before commercial use. Every image whose background occurs in Rain100L, Rain100H, Rain12, Test100 or SIRR's test
   pairs was left out, and so were the recipes and streaks that `experiments/shift/reserved.yaml` keeps.
-- **Training**: `experiments/campaign/campaign.yaml`{distilled}, {minutes:.0f} minutes in all on a
-  machine of two cores; averaged
-  weights (EMA), cosine cycles at small and then at large crops; the last sitting at commit {commit}. All of it:
+- **Training**: `experiments/campaign/campaign.yaml`{distilled}, {minutes:.0f} minutes in all on a machine
+  of two cores; averaged weights (EMA), cosine cycles at small and then at large crops;
+  the last sitting at commit {commit}. All of it:
   {configs}.
 - **Figures** (`experiments/campaign/log.json`, last sitting): mean luma PSNR (`y-matlab`) over the development split,
   float32 before rounding to float16{half}.

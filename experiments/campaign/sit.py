@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg a
 
 @dataclass(frozen=True)
 class Phase:
-    """A cosine cycle: its share of the sitting's time, crops, rate, averaging, and other weights of sets or recipes."""
+    """A cosine cycle: its share of the sitting's time, crops, rate and averaging."""
 
     name: str
     share: float
@@ -54,33 +53,22 @@ class Phase:
     batch: int
     lr: float
     ema_decay: float
-    weights: Mapping[str, float]
 
 
 # Small crops teach a network to rely on their borders: in the first sitting validation fell through 11,000 steps at
-# 128 pixels, and rose above the start within a thousand at 256. What shows in large crops alone is seen more often than
-# campaign.yaml says: veil, and the quarter of Rain800's pairs whose rainy image is darker than its truth between the
-# streaks, too. So is the rain of Rain100H, which lost 0.3 dB in the first sitting.
-WEIGHTS = {"rain800": 0.25, "veil": 0.1, "rain100h": 0.12, "rain100h_like": 0.16}
-PHASES = (
-    Phase("cycle", 0.5, 192, 6, 6e-4, 0.999, WEIGHTS),
-    Phase("finish", 0.5, 256, 4, 6e-4, 0.998, WEIGHTS),
-)
+# 128 pixels, and rose above the start within a thousand at 256.
+PHASES = (Phase("cycle", 0.5, 192, 6, 6e-4, 0.999), Phase("finish", 0.5, 256, 4, 6e-4, 0.998))
 
 
 def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitting: int) -> TrainConfig:
     """Return a phase's training, its number of steps still that of the file."""
     tree = to_tree(load_config(TrainConfig, HERE / "campaign.yaml"))
     config = from_tree(TrainConfig, with_overrides(tree, SIZES[size]), where="campaign.yaml")
-    paired = tuple(
-        replace(part, weight=phase.weights.get(part.recipe or part.set or "", part.weight))
-        for part in config.data.paired
-    )
     return replace(
         config,
         output=work / f"{size}-{sitting}-{phase.name}",
         network=replace(config.network, weights=str(start) if start else None),
-        data=replace(config.data, paired=paired, crop=phase.crop),
+        data=replace(config.data, crop=phase.crop),
         batch_size=phase.batch,
         optimizer=replace(config.optimizer, lr=phase.lr),
         ema_decay=phase.ema_decay,

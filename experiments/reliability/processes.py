@@ -37,7 +37,7 @@ EXCEPTIONS = {"adversarial": "its discriminator normalises by the statistics of 
 OPTIONS: dict[str, dict[str, Any]] = {
     "mean_teacher": {"likelihood": 1e-4, "kl": 2e-3},  # terms that are off by default
     # A distance without a kink: where a pixel is right but for rounding, as in a pair that was left dry, rounding
-    # decides the sign of the gradient of an absolute error (found at step 20: inputs alike to 0, gradients 1e-4 apart).
+    # decides the sign of the gradient of an absolute error.
     "default": {"distance": "charbonnier"},
 }
 

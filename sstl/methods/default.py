@@ -11,7 +11,7 @@ from sstl.networks import Network
 
 @METHODS.register("default")
 class Default(StreakTransfer):
-    """``streak_transfer`` that leaves clear photographs clear: beside rain that was matched to the photos, and no veil.
+    """``streak_transfer`` that forgets little and leaves clear photographs clear.
 
     Three in ten labelled pairs are dry, and small errors, which are theirs, weigh more than usual (``balance``). Few
     samples of the photos' rain are enough, and more of them make a network forget: the made pairs count a quarter, and

@@ -21,7 +21,7 @@ from sstl.methods.exchange import found_streaks, lay_over
 from sstl.methods.residuals import ResidualLikelihood
 from sstl.methods.teacher import Taught
 from sstl.networks import Network
-from sstl.types import PairedBatch, UnpairedBatch
+from sstl.types import PairedBatch, Restoration, UnpairedBatch
 
 
 @METHODS.register("mean_teacher")
@@ -125,7 +125,8 @@ class MeanTeacher(Taught):
         return terms
 
     def _restore(self, rainy: Tensor) -> Tensor:
-        return self.network(rainy).background  # type: ignore[no-any-return]
+        restored: Restoration = self.network(rainy)
+        return restored.background
 
     @torch.no_grad()
     def pseudo_label(self, rainy: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from sstl.methods.supervised import Supervised
 from sstl.networks import Network
 from sstl.networks.ddn import DetailNetwork
 from sstl.ops.processes import averaged
-from sstl.types import PairedBatch, UnpairedBatch
+from sstl.types import PairedBatch, Restoration, UnpairedBatch
 
 TINY = 1e-6  # added to each variance there
 
@@ -78,7 +78,8 @@ class SirrReleased(Supervised):
         network: Any = self.network
         if isinstance(network, DetailNetwork) and network.branches > 1:
             return network.restore(rainy, 1).background
-        return network(rainy).background  # type: ignore[no-any-return]
+        restored: Restoration = network(rainy)
+        return restored.background
 
     @torch.no_grad()
     def _fit(self, rainy: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
