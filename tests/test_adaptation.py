@@ -171,7 +171,10 @@ def test_verdict_tells_gain_harm_and_collapse():
     )
     assert "LOST 1.00 dB" in verdict({**figures, "truth_psnr": {"before": 24.0, "after": 23.0}}, outcome)
     assert "collapsed" in verdict({**figures, "removed": {"before": 2.0, "after": 0.5}}, outcome)
-    assert "darkened" in verdict({**figures, "removed": {"before": 2.0, "after": 8.0}}, outcome)
+    more = {**figures, "removed": {"before": 2.0, "after": 8.0}}
+    assert "300% more light" in verdict(more, outcome)
+    assert "darkened" in verdict({name: more[name] for name in ("removed", "clean_psnr")}, outcome)
+    assert "darkened" in verdict({**more, "truth_psnr": {"before": 24.0, "after": 23.0}}, outcome)
     assert "About as much" in verdict({**figures, "removed": {"before": 2.0, "after": 2.01}}, outcome)
     assert "texture" in verdict({**figures, "clean_psnr": {"before": 45.0, "after": 30.0}}, outcome)
 

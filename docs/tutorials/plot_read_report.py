@@ -57,8 +57,8 @@ for level, heading in re.findall(r"<h([12])[^>]*>(.*?)</h\1>", page, flags=re.DO
 # %%
 # **The verdict** is one to three sentences. Every sentence that begins with *Warning* is about a way in which
 # adaptations fail: less than half as much is removed as before (the weights may have collapsed to "remove nothing"),
-# more than twice as much is removed (look whether the photos were darkened), clean photographs suffer (texture is
-# taken for rain).
+# more than twice as much is removed and no truth says that it helped (look whether the photos were darkened), clean
+# photographs suffer (texture is taken for rain).
 #
 # **The photos** come with the one that changed most first. Drag the slider; the buttons show the photo before the
 # adaptation, the light that was removed, the rain map, and the doubt. Light that was removed should look like streaks.

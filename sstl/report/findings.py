@@ -104,10 +104,15 @@ def verdict(figures: Figures, outcome: Outcome) -> str:
 
 
 def _of_truth(figures: Figures) -> list[str]:
-    if "truth_psnr" not in figures:
+    gain = _true_gain(figures)
+    if gain is None:
         return []
-    gain = figures["truth_psnr"][AFTER] - figures["truth_psnr"][BEFORE]
     return [f"Against the truth, adaptation {'gained' if gain >= 0 else 'LOST'} {abs(gain):.2f} dB on test images."]
+
+
+def _true_gain(figures: Figures) -> float | None:
+    truth = figures.get("truth_psnr")
+    return None if truth is None else truth[AFTER] - truth[BEFORE]
 
 
 def judged(outcome: Outcome) -> str:
@@ -131,7 +136,7 @@ def _of_removal(figures: Figures) -> str:
     ratio = figures["removed"][AFTER] / max(figures["removed"][BEFORE], 1e-6)
     if ratio < 0.5:
         return "Warning: less than half as much is removed from your photos as before; the weights may have collapsed."
-    if ratio > 2:
+    if ratio > 2 and (_true_gain(figures) or 0) <= 0:  # a start that was blind to the rain removes far more afterwards
         return f"Warning: {ratio:.1f} times as much light is removed as before; look whether your photos were darkened."
     if abs(ratio - 1) < 0.05:
         return "About as much light is removed from your photos as before."
