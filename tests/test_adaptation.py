@@ -72,6 +72,9 @@ def test_adapt_writes_everything_and_goes_on_without_the_damaged_photo(photos, t
 
 
 def test_an_existing_run_is_kept(photos, tmp_path):
+    with pytest.raises(ConfigError, match="no checkpoint to resume from"):
+        adapt(photos, tmp_path / "run", SOURCE, steps=1, resume=True)
+    assert not (tmp_path / "run").exists()
     adapt(photos, tmp_path / "run", SOURCE, steps=1)
     rain = tmp_path / "run" / "rain.yaml"
     rain.write_text(rain.read_text() + "# kept\n")

@@ -91,15 +91,17 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
                 raise
 
 
-def check_output(folder: Path, taken: bool) -> list[Path]:
+def check_output(folder: Path, resume: bool, overwrite: bool) -> list[Path]:
     """Return the checkpoints of the run that a folder holds.
 
     Raises:
-        ConfigError: there are some, and they are neither gone on from nor replaced (``taken``).
+        ConfigError: there are some, and they are neither gone on from nor replaced; or none to go on from.
     """
     existing = list_checkpoints(folder / "checkpoints")
-    if existing and not taken:
+    if existing and not (resume or overwrite):
         raise ConfigError(f"{folder} already holds a run; give --resume to go on, or another output=FOLDER.")
+    if resume and not existing:
+        raise ConfigError(f"{folder} holds no checkpoint to resume from; run without --resume.")
     return existing
 
 
@@ -109,7 +111,7 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 
 def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
-    existing = check_output(config.output, resume or overwrite)
+    existing = check_output(config.output, resume, overwrite)
     set_seed(config.seed)
     network = build_network(config.network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
@@ -124,7 +126,7 @@ def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: b
     progress = Progress()
     modules: dict[str, nn.Module] = {"method": method} | ({"average": average} if average is not None else {})
     if resume:
-        progress = _resume(existing, modules, optimizers, config)
+        progress = _resume(existing, modules, optimizers)
     # Nothing is written or removed before all data have been found.
     paired, unpaired = _streams(config, accelerator, method, progress.step)
     validation = Validation(config, accelerator.device) if config.validation else None
@@ -286,14 +288,9 @@ def _average(config: TrainConfig, network: Network) -> Any:
 
 
 def _resume(
-    existing: list[Path],
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    config: TrainConfig,
+    existing: list[Path], modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> Progress:
     """Load the newest checkpoint that can be read; a damaged one is named and passed over."""
-    if not existing:
-        raise ConfigError(f"{config.output} holds no checkpoint to resume from; run without --resume.")
     for path in reversed(existing):
         try:
             return load_checkpoint(path, modules, optimizers)

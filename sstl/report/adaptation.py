@@ -149,7 +149,7 @@ def adapt(
         picture_every=0,
     )
     # Before anything is looked for or written, what would stop the training.
-    check_output(output, resume or overwrite)
+    check_output(output, resume, overwrite)
     if matched is None:
         matched = MATCHED if method != "supervised" else 0.0
     if not 0 <= matched <= 1:
