@@ -348,7 +348,7 @@ def test_adapt_and_stop(user, folder):
     user.drop(folder / "rainy.png")
     user.listed("rainy.png")
     user.press("adapt")
-    user.says("Adapting to your photos")
+    user.says("Adapting to your photos, matching rain to them")
     assert user.browser.value("!!document.querySelector('#status progress[aria-label]')")
     user.press("adapt")  # once more, which does nothing
     user.press("stop")

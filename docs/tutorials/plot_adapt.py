@@ -51,15 +51,13 @@ plt.show()
 # -----
 #
 # The start, ``quickstart-source``, is a small network that has seen thin upright rain only (recipe ``light``), which it
-# keeps rehearsing, so as not to forget it. ``mean_teacher`` is a method that works where the start is nearly blind to
-# the new rain; *Which method when* tells of the others. For your photos, leave out ``weights``, ``method``, ``recipe``
-# and ``learning_rate`` first: the defaults are the shipped weights, a method that suits them, and what they rehearse.
+# keeps rehearsing, so as not to forget it. For your photos, leave out ``weights``, ``recipe`` and ``learning_rate``
+# first: the defaults are the shipped weights and what suits them. *Which method when* tells of other methods.
 
 adapted = sstl.adapt(
     folder / "photos",
     folder / "run",
     weights="quickstart-source",
-    method="mean_teacher",
     minutes=MINUTES,
     clean=folder / "clean",
     held_out=folder / "held-out",

@@ -35,7 +35,6 @@ adapted = sstl.adapt(
     folder / "photos",
     folder / "run",
     weights="quickstart-source",
-    method="mean_teacher",
     minutes=MINUTES,
     clean=folder / "clean",
     held_out=folder / "held-out",

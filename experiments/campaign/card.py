@@ -50,7 +50,7 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
 
 - **Limits**: the veil of distant rain is lifted in part and unevenly, on some real photos with a colour cast (a misty
   tree turns brown); drops on the lens, splashes and snow flakes mostly stay; thin bright structures (railings, poles,
-  bricks' joints, grass) can be thinned like streaks. What that looks like: `experiments/campaign/failures.jpg`.
+  bricks' joints, grass) can be thinned like streaks. What that looks like: `experiments/campaign/failures-{size}.jpg`.
 """
 
 
@@ -97,11 +97,11 @@ def _rained_on(clean: NDArray[np.uint8], recipe: str) -> NDArray[np.uint8]:
 
 
 def write_cards() -> None:
-    """Write the cards of all sizes that the log ships, and the pictures of the default's failures."""
+    """Write the cards of all sizes that the log ships, and the pictures of their failures."""
     log = json.loads((HERE / "log.json").read_text())
     for size in sorted({entry["size"] for entry in log if entry["shipped"]}):
         write_atomic(SHIPPED / f"joint-{size}.md", card(size, log))
-    write_atomic(HERE / "failures.jpg", failures("joint-small"))
+        write_atomic(HERE / f"failures-{size}.jpg", failures(f"joint-{size}"))
 
 
 if __name__ == "__main__":

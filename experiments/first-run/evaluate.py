@@ -1,6 +1,6 @@
-"""Score weights on the development data and write results.json: pairs, rendered heavy rain, clean photographs, time.
+"""Score shipped weights on the development data: pairs, rendered heavy rain, clean photographs, time; a file for each.
 
-SSTL_DATA=/path/to/data python experiments/first-run/evaluate.py [WEIGHTS]        (about 4 minutes on two cores)
+SSTL_DATA=/path/to/data python experiments/first-run/evaluate.py [NAME ...]     (some 3 minutes each on two cores)
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from sstl.data import SourceConfig, open_images, open_pairs
-from sstl.networks.weights import DEFAULT, read_info
+from sstl.networks.weights import list_weights, read_info
 from sstl.ops.files import write_atomic
 from sstl.report.environment import environment
 from sstl.report.evaluation import Evaluation, RenderedPairs, evaluate, evaluate_harm
 from sstl.restore import load
 
 
-def main(weights: str = DEFAULT) -> None:
-    """Evaluate and write the file beside this script."""
+def main(*names: str) -> None:
+    """Evaluate the weights of these names, or `joint` in all its sizes."""
+    for name in names or [name for name in list_weights() if name.startswith("joint-")]:
+        measure(name)
+
+
+def measure(weights: str) -> None:
+    """Evaluate weights and write the file of their name beside this script."""
     restorers = {"restored": load(weights)}
     clean = open_images(SourceConfig("manifest.csv", split="dev", set="bsds"), "clean")
     sets: dict[str, Evaluation] = {
@@ -32,7 +38,7 @@ def main(weights: str = DEFAULT) -> None:
     sets["rendered heavy"] = evaluate(RenderedPairs(clean, "heavy", 20, seed=0), restorers, progress=True)
     harm = evaluate_harm(clean, restorers, progress=True)
     result = {
-        "command": "python experiments/first-run/evaluate.py",
+        "command": f"python experiments/first-run/evaluate.py {weights}",
         "weights": read_info(weights)["info"],
         "sets": {
             name: {
@@ -46,7 +52,7 @@ def main(weights: str = DEFAULT) -> None:
         "milliseconds_481x321": round(median_milliseconds(restorers["restored"]), 1),
         "environment": environment(precision=str(restorers["restored"].dtype).removeprefix("torch.")),
     }
-    write_atomic(Path(__file__).with_name("results.json"), json.dumps(result, indent=1) + "\n")
+    write_atomic(Path(__file__).with_name(f"scores-{weights}.json"), json.dumps(result, indent=1) + "\n")
     for name, found in sets.items():
         print(f"{name}\n{found.table()}\n")
     print(f"clean photographs\n{harm.table()}")

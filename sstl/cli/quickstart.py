@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path("quickstart"), help="default: ./quickstart"
     )
-    parser.add_argument("--method", default="mean_teacher", help="'supervised' is the control (default: %(default)s)")
+    parser.add_argument("--method", default="default", help="'supervised' is the control (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart in DIR")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")

@@ -23,6 +23,7 @@ from sstl.data.images import IMAGE_SUFFIXES, Photo, output_suffix, read_photo, t
 from sstl.errors import InputError, SstlError
 from sstl.networks.weights import DEFAULT, list_weights
 from sstl.report.adaptation import FIGURES
+from sstl.report.adaptation_page import RAIN
 from sstl.report.findings import Outcome, judged
 from sstl.report.page import Comparison, Page, render
 from sstl.restore import Restorer, load
@@ -350,6 +351,8 @@ def _adapted(photos: Path, run: Path, start: str, steps: int, task: Task) -> str
                 while process.poll() is None:
                     step = max((int(line.get("step", 0)) for line in read_log(run / "log.jsonl")), default=0)
                     way = f"step {step} of {steps}" if step < steps else "measuring"
+                    if not (run / RAIN).exists():  # for some 20 seconds
+                        way = "matching rain to them"
                     task.say(f"Adapting to your photos, {way}.", 0.9 * step / steps)
                     task.stop.wait(_TICK)
                 output = process.communicate()[0]

@@ -83,7 +83,7 @@ def make_domain(folder: Path, seed: int) -> None:
 
 
 def quickstart(
-    output: str | Path, method: str = "mean_teacher", steps: int = STEPS, seed: int = 0, overwrite: bool = False
+    output: str | Path, method: str = "default", steps: int = STEPS, seed: int = 0, overwrite: bool = False
 ) -> Adaptation:
     """Make a target domain from scikit-image's photographs, adapt the frozen source to it and report the true gain.
 
