@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sstl.config import from_tree
-from sstl.data import SourceConfig
+from sstl.data import SourceConfig, StreaksOf
 from sstl.data.stream import GlobalBatches, PairedPart, PairedStream, UnpairedStream, endless
 from sstl.errors import ConfigError, InputError, SstlError
 from sstl.rain import rain_map
@@ -242,6 +242,57 @@ def test_laid_streaks_are_those_of_the_photographs(paired):
     assert len(gains) > 10
 
 
+class OnePair:
+    """One pair as a source."""
+
+    def __init__(self, rainy: np.ndarray, clean: np.ndarray) -> None:
+        self.pair = rainy.astype(np.uint8), clean.astype(np.uint8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def key(self, i: int) -> str:
+        return f"one-{i}"
+
+    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return (self.pair,)[i]
+
+
+def test_the_streaks_of_a_pair_are_told_by_any_channel_that_is_not_saturated():
+    rng = np.random.default_rng(0)
+    streak = rng.integers(0, 120, (20, 30, 1)) * (rng.random((20, 30, 1)) < 0.5)
+    clean = rng.integers(0, 256, (20, 30, 3))
+    clean[..., 1] = rng.integers(0, 100, (20, 30))  # green never saturates, the others often do
+    source = StreaksOf(OnePair((clean + streak).clip(max=255), clean))
+    assert len(source) == 1
+    assert source.key(0) == "one-0"
+    np.testing.assert_array_equal(source.load(0), np.repeat(streak, 3, axis=2))
+
+
+def test_where_all_is_saturated_streaks_are_at_least_of_the_usual_brightness():
+    clean = np.full((10, 20, 3), 240)
+    clean[:, :10] = 50
+    streak = np.zeros((10, 20, 1), dtype=int)
+    streak[:, ::2] = 100
+    found = StreaksOf(OnePair((clean + streak).clip(max=255), clean)).load(0)
+    np.testing.assert_array_equal(found, np.repeat(streak, 3, axis=2))  # and not 15 over the bright half
+    darker = StreaksOf(OnePair(clean - 1, clean)).load(0)
+    assert not darker.any()
+
+
+def test_the_rain_of_pairs_is_laid_over_other_images(paired, root):
+    clean, streak = coded(50), np.zeros((HEIGHT, WIDTH, 1), dtype=np.uint8)
+    streak[3:30, ::7] = 90
+    put(root / "one/clean/a.png", clean)
+    put(root / "one/rainy/a.png", clean + streak)
+    batch = paired(PairedPart("manifest.csv", streaks=SourceConfig("one"), streaks_of="pairs"))[range(40)]
+    rainy, below = levels(batch.rainy), levels(batch.clean)
+    assert set(below[..., 2].ravel()) == {20, 21, 22, 23}
+    assert set((rainy - below).ravel()) == {0, 90}
+    columns = np.flatnonzero((rainy - below)[0, ..., 0].any(axis=0))
+    assert set(np.diff(columns)) == {7}
+
+
 def test_weights_are_frequencies(paired):
     parts = (PairedPart("manifest.csv", set="two", weight=3), PairedPart("manifest.csv", recipe="dry", weight=1))
     unused = PairedPart("manifest.csv", recipe="dry", rain_on="pairs", weight=0)
@@ -314,6 +365,7 @@ def test_nothing_readable_is_an_error(unpaired, damaged):
         ({"path": "x", "weight": -0.5}, "'weight' is -0.5"),
         ({"path": "x", "recipe": "light", "streaks": {"path": "y"}}, "the recipe 'light' lays no photographed streaks"),
         ({"path": "x", "rain_on": "photos"}, "rain_on"),
+        ({"path": "x", "streaks_of": "pairs"}, "'streaks_of: pairs' needs 'streaks'"),
         ({"recipe": "light"}, "'path' is missing"),
         ({"path": "x", "receipe": "light"}, "Did you mean 'recipe'"),
         ({"path": "x", "weight": "1e-1"}, "weight"),

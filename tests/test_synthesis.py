@@ -286,6 +286,18 @@ def test_a_data_set_is_not_replaced_unasked(run_cli, tmp_path):
     assert run_cli(*arguments, "--overwrite").code == 0
 
 
+def test_the_rain_of_pairs_on_other_backgrounds(run_cli, tmp_path):
+    assert run_cli("synthesize", "bundled", "-o", tmp_path / "few", "--recipe", "heavy", "--count", 1).code == 0
+    arguments = ("--recipe", "laid", "--streaks", tmp_path / "few", "--streaks-of", "pairs", "--count", 2)
+    assert run_cli("synthesize", "bundled", "-o", tmp_path / "made", *arguments).code == 0
+    pairs = open_pairs(SourceConfig(str(tmp_path / "made")))
+    assert len(pairs) == 2
+    for i in range(2):
+        rainy, clean = pairs.load(i)
+        assert (rainy >= clean).all()
+        assert (rainy > clean).any()
+
+
 def test_what_cannot_be_read_is_told_and_the_rest_is_made(run_cli, tmp_path):
     folder = tmp_path / "clean"
     folder.mkdir()

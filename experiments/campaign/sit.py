@@ -2,11 +2,10 @@
 
 SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
 
-A sitting is a warm restart from the weights in the package in two phases: a cosine cycle at small crops, then one at
-large crops, without which a network relies on the borders of its crops. A size that has no weights yet begins with a
-third, by the pairs alone. What it found is appended to log.json, and state.md says what the next sitting is; the
-weights in the package are replaced only if the mean over the development sets rose. A sitting that was killed goes on
-where it was when it is begun again.
+A sitting is a warm restart from the weights in the package, if it has any, in two phases: a cosine cycle at small
+crops, then one at large crops, without which a network relies on the borders of its crops. What it found is
+appended to log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the
+mean over the development sets rose. A sitting that was killed goes on where it was when it is begun again.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ from sstl.restore import load
 HERE = Path(__file__).resolve().parent
 LOG = HERE / "log.json"
 SETS = ("rain100l", "rain100h", "rain800")
-SIZES = {  # what each changes in campaign.yaml; tiny learns beside the truth what small makes of the pairs
-    "tiny": ["network.options.size=tiny", "method.name=distillation", "method.options.teacher=joint-small"],
-    "small": [],
-    "base": ["network.options.size=base"],
+SIZES = ("tiny", "small", "base")
+TAUGHT = {  # from its second sitting on, beside the truth, what small makes of the pairs
+    "tiny": ("method.name=distillation", "method.options.teacher=joint-small")
 }
 CLEAN = 40.0  # dB that clean photographs must keep
 DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
@@ -46,7 +44,7 @@ DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg a
 
 @dataclass(frozen=True)
 class Phase:
-    """A cosine cycle: its share of the sitting's time, crops, rate, averaging and what it changes besides."""
+    """A cosine cycle: its share of the sitting's time, crops, rate and averaging."""
 
     name: str
     share: float
@@ -54,23 +52,18 @@ class Phase:
     batch: int
     lr: float
     ema_decay: float
-    overrides: tuple[str, ...] = ()
 
 
 # Many small crops at a high rate teach most, and a network learns to rely on their borders: validation falls for
 # thousands of steps, and rises above the start within a thousand at 256 pixels.
 PHASES = (Phase("cycle", 0.6, 112, 12, 1e-3, 0.999), Phase("finish", 0.4, 256, 4, 6e-4, 0.998))
-# Without a teacher a step takes half the time, and at first the truth teaches as well.
-FIRST = (
-    Phase("begin", 0.4, 112, 12, 1.2e-3, 0.999, ("method={name: supervised, options: {balance: 0.03}}",)),
-    *(replace(phase, share=0.6 * phase.share) for phase in PHASES),
-)
 
 
 def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitting: int) -> TrainConfig:
     """Return a phase's training, its number of steps still that of the file."""
     tree = to_tree(load_config(TrainConfig, HERE / "campaign.yaml"))
-    config = from_tree(TrainConfig, with_overrides(tree, [*SIZES[size], *phase.overrides]), where="campaign.yaml")
+    changed = [f"network.options.size={size}", *(TAUGHT.get(size, ()) if sitting > 1 else ())]
+    config = from_tree(TrainConfig, with_overrides(tree, changed), where="campaign.yaml")
     return replace(
         config,
         output=work / f"{size}-{sitting}-{phase.name}",
@@ -120,18 +113,17 @@ def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
     start, seconds = shipped if shipped.exists() else None, 0.0
-    phases = PHASES if start else FIRST
-    for phase in phases:
+    for phase in PHASES:
         config = configuration(size, phase, start, work, sitting)
         folder = trained(config, minutes * phase.share)
         # Validations during a cycle at small crops tell how much it relies on their borders: its end is handed on.
-        start = folder / ("best.safetensors" if phase is phases[-1] else "weights.safetensors")
+        start = folder / ("best.safetensors" if phase is PHASES[-1] else "weights.safetensors")
         seconds += max(line["seconds"] for line in read_log(config.output / "log.jsonl") if "seconds" in line)
     assert start is not None
     before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
         "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
-        "shipped": better(after, before), "phases": [vars(phase) for phase in phases],
+        "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES],
         "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}",
         "environment": environment(),
     }  # fmt: skip

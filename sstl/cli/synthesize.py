@@ -11,6 +11,7 @@ EXAMPLES = """\
   sstl synthesize my-dry-photos -o rainy --recipe heavy
   sstl synthesize bundled -o rainy --recipe real_mix --count 100 --seed 1
   sstl synthesize my-dry-photos -o rainy --recipe garg --streaks streak-images
+  sstl synthesize my-dry-photos -o rainy --recipe laid --streaks my-few-pairs --streaks-of pairs
   sstl synthesize my-dry-photos -o rainy --recipe heavy --count 10000 --dry-run
   sstl synthesize --list"""
 
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", metavar="N", type=int, help="how many pairs (default: one per clean image)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the rain (default: 0)")
     parser.add_argument("--streaks", metavar="DIR", help="photographed streaks, for recipes that lay them")
+    parser.add_argument(
+        "--streaks-of",
+        choices=("images", "pairs"),
+        default="images",
+        help="what lies in the folder of --streaks; of pairs, their streak layers are taken (default: %(default)s)",
+    )
     parser.add_argument("--split", metavar="NAME", help="the split of a manifest")
     parser.add_argument("--set", metavar="NAME", help="one set of a manifest")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
@@ -50,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sstl.data import SourceConfig, open_images
+    from sstl.data import SourceConfig, open_images, open_streaks
     from sstl.data.synthesis import synthesize_files
 
     images = open_images(SourceConfig(args.clean, args.split, args.set), "clean", Path())
-    streaks = open_images(SourceConfig(args.streaks), "streak", Path()) if args.streaks else None
+    streaks = open_streaks(SourceConfig(args.streaks), args.streaks_of, Path()) if args.streaks else None
     total = len(images) if args.count is None else args.count
     if args.dry_run:
         return _plan(args, len(images), total)

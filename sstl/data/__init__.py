@@ -3,7 +3,17 @@
 from sstl.data.cache import Cached, cached
 from sstl.data.manifest import KINDS, Row, groups_across_splits, read_manifest
 from sstl.data.pairing import Pair, file_keys, find_layer_folder, pair_folders
-from sstl.data.sources import ImageSource, OneLayer, PairSource, Source, SourceConfig, open_images, open_pairs
+from sstl.data.sources import (
+    ImageSource,
+    OneLayer,
+    PairSource,
+    Source,
+    SourceConfig,
+    StreaksOf,
+    open_images,
+    open_pairs,
+    open_streaks,
+)
 
 __all__ = [
     "KINDS",
@@ -15,12 +25,14 @@ __all__ = [
     "Row",
     "Source",
     "SourceConfig",
+    "StreaksOf",
     "cached",
     "file_keys",
     "find_layer_folder",
     "groups_across_splits",
     "open_images",
     "open_pairs",
+    "open_streaks",
     "pair_folders",
     "read_manifest",
 ]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+import numpy as np
+
 from sstl.data import pairing
 from sstl.data.files import BundledImages, FileImages, FilePairs, Image
 from sstl.data.images import list_images
@@ -19,6 +21,7 @@ from sstl.data.pairing import Layer, Pair, Side
 from sstl.data.tables import open_table, table_format
 from sstl.errors import ConfigError
 
+_FAINT = 8  # of 255; less is noise or texture rather than a streak
 T_co = TypeVar("T_co", bound=Image | tuple[Image, Image], covariant=True)
 
 
@@ -125,6 +128,13 @@ def open_images(config: SourceConfig, layer: Layer, data_root: Path | None = Non
     return FileImages(pairing.file_keys(folder, files), files)
 
 
+def open_streaks(
+    config: SourceConfig, of: Literal["images", "pairs"] = "images", data_root: Path | None = None
+) -> ImageSource:
+    """Open streak images, or the streak layers of pairs; arguments and errors as of ``open_images``."""
+    return StreaksOf(open_pairs(config, data_root)) if of == "pairs" else open_images(config, "streak", data_root)
+
+
 class OneLayer:
     """The images of one layer of pairs, "rainy" or "clean"."""
 
@@ -143,6 +153,35 @@ class OneLayer:
     def load(self, i: int) -> Image:
         """Read the pair and return the layer's image."""
         return self.pairs.load(i)[self.index]
+
+
+class StreaksOf:
+    """The streak layers of pairs, grey: what the rainy image has more than the clean one, in the channel of the most.
+
+    Rain is as bright in all channels; where one is saturated, another still tells how bright. Where all are, rain is at
+    least as bright as in the mean of where it is told: else the clean image would be seen through the streaks.
+    """
+
+    def __init__(self, pairs: PairSource) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.pairs)
+
+    def key(self, i: int) -> str:
+        """Return the name of pair ``i``."""
+        return self.pairs.key(i)
+
+    def load(self, i: int) -> Image:
+        """Read the pair and return its streak layer, (H, W, 3)."""
+        rainy, clean = self.pairs.load(i)
+        streak = (np.maximum(rainy, clean) - clean).max(axis=2, keepdims=True)
+        hidden = rainy.min(axis=2, keepdims=True) == 255
+        told = streak[~hidden & (streak > _FAINT)]
+        if told.size:
+            streak = np.where(hidden, np.maximum(streak, told.mean().astype(np.uint8)), streak)
+        return np.broadcast_to(streak, clean.shape)
 
 
 def _locate(config: SourceConfig, data_root: Path | None) -> Path | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sstl.data.cache import cached
-from sstl.data.sources import ImageSource, OneLayer, PairSource, SourceConfig, open_images, open_pairs
+from sstl.data.sources import ImageSource, OneLayer, PairSource, SourceConfig, open_images, open_pairs, open_streaks
 from sstl.errors import InputError
 from sstl.rain import Recipe, StreakImages, load_recipe, rain_map, render, streak_layer
 from sstl.types import PairedBatch, UnpairedBatch
@@ -39,17 +39,22 @@ class PairedPart(SourceConfig):
         rain_on: ``pairs`` takes those clean images from the source's pairs instead.
         streaks: photographed streak images, for the recipe ``garg`` (which need not be named then) or another that lays
             them.
+        streaks_of: ``pairs`` takes the streak layers of that source's pairs instead, for the recipe ``laid`` (which
+            need not be named, either): the rain of few pairs on many backgrounds.
     """
 
     weight: float = 1.0
     recipe: str | None = None
     streaks: SourceConfig | None = None
+    streaks_of: Literal["images", "pairs"] = "images"
     rain_on: Literal["clean", "pairs"] = "clean"
 
     def __post_init__(self) -> None:
-        """Refuse a negative weight, and streaks for a recipe that has no use for them (ValueError)."""
+        """Refuse a negative weight, and streaks that are missing or that the recipe has no use for (ValueError)."""
         if self.weight < 0:
             raise ValueError(f"'weight' is {self.weight}; it must not be negative.")
+        if self.streaks_of == "pairs" and self.streaks is None:
+            raise ValueError("'streaks_of: pairs' needs 'streaks', the source of the pairs.")
         if self.streaks and self.recipe and not load_recipe(self.recipe).photographed[1]:
             raise ValueError(
                 f"the recipe '{self.recipe}' lays no photographed streaks; leave 'streaks' out, or 'recipe'."
@@ -104,14 +109,15 @@ class _Part:
     """An opened PairedPart; draws one augmented crop at a time."""
 
     def __init__(self, part: PairedPart, data_root: Path | None, cache_bytes: int) -> None:
-        name = part.recipe or ("garg" if part.streaks else None)
+        usual = {"images": "garg", "pairs": "laid"}[part.streaks_of]
+        name = part.recipe or (usual if part.streaks else None)
         self.recipe: Recipe | None = load_recipe(name) if name else None
         self.streaks: StreakImages | None = None
         self.pairs: PairSource | None = None
         if part.streaks is not None:
             of_streaks = cache_bytes // 4
             cache_bytes -= of_streaks
-            self.streaks = _Readable(cached(open_images(part.streaks, "streak", data_root), of_streaks))
+            self.streaks = _Readable(cached(open_streaks(part.streaks, part.streaks_of, data_root), of_streaks))
         if self.recipe is None:
             self.pairs = cached(open_pairs(part, data_root), cache_bytes)
         elif part.rain_on == "pairs":
