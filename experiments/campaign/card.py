@@ -66,7 +66,8 @@ def card(size: str, log: list[dict[str, Any]]) -> str:
     return CARD.format(
         size=size, parameters=parameters, megabytes=path.stat().st_size / 1e6, minutes=info["minutes"],
         default=" The default of `sstl derain` and `sstl adapt`." if size == "small" else "",
-        distilled=", distilled from `joint-small`" if size == "tiny" else "",
+        # As in sit.py: the first sitting of tiny has no teacher.
+        distilled=", distilled from `joint-small`" if size == "tiny" and last["sitting"] > 1 else "",
         commit=last["environment"]["commit"][:10], configs="; ".join(f"`{name}`" for name in info["configs"]),
         half="" if cost is None else f", which costs at most {max(cost, 0):.3f} dB", figures="\n".join(rows),
     )  # fmt: skip
