@@ -146,8 +146,11 @@ def test_mistakes_are_told_before_training(photos, tmp_path):
 def test_the_command(photos, tmp_path, run_cli):
     run = tmp_path / "run"
     figures = tmp_path / "f.json"
-    outcome = run_cli("adapt", photos, "-o", run, "--weights", SOURCE, "--steps", "2", "--json", figures)
+    rain = ("--recipe", "light", "--learning-rate", "2.0e-4")
+    outcome = run_cli("adapt", photos, "-o", run, "--weights", SOURCE, "--steps", "2", "--json", figures, *rain)
     assert outcome.code == 1
+    config = load_config(TrainConfig, run / "config.yaml")
+    assert (config.data.paired[0].recipe, config.optimizer.lr) == ("light", 2e-4)
     assert "report.html" in outcome.out
     assert f"sstl derain {photos} -o OUT --weights" in outcome.out
     assert "short.png" in outcome.err.splitlines()[-1]

@@ -64,7 +64,7 @@ SOURCES = (
     Source("jorder", 900, {"width": 24, "recurrences": 2}),
 )
 # Trained long, at large crops: at the others' crops and rate it forgot about a decibel of Rain100L, unseen by the gate.
-PACKAGE = Source("joint", options={"size": "small"}, crop=160, batch=3, lr=1e-4)
+PACKAGE = Source("joint", options={"size": "small"}, crop=160, batch=3, lr=5e-5)
 
 
 def anchor(weight: float = 1.0) -> tuple[PairedPart, ...]:

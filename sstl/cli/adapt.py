@@ -33,6 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clean photographs to judge on, none of --clean (default: others of scikit-image's)",
     )
     parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        default="streaks",
+        help="the rain that is rehearsed on both: what the weights know (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        metavar="RATE",
+        type=float,
+        default=5e-5,
+        help="of AdamW; larger goes further and forgets more (default: %(default)s)",
+    )
+    parser.add_argument(
         "--matched",
         metavar="SHARE",
         type=float,
@@ -69,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         gate=not args.no_gate,
         clean=args.clean,
         held_out=args.held_out,
+        recipe=args.recipe,
+        learning_rate=args.learning_rate,
         matched=args.matched,
         options=with_overrides({}, args.options),
         seed=args.seed,
