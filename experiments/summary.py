@@ -67,6 +67,9 @@ def adaptation() -> str:
     voted = json.loads((ROOT / "experiments/finetune_real/votes.json").read_text())
     votes = voted["preference"]
     (source, after), (clear, clear_after) = means["source_psnr"], means["clean_psnr"]
+    real = json.loads((ROOT / "experiments/finetune_real/results.json").read_text())["outcome"]
+    told_of = f"{real['gain']:+.2f} ± {real['error']:.2f} dB predicted"
+    judged = f"{told_of}, " + ("accepted" if real["accepted"] else "so the start was returned")
     better, same, worse = (votes[key] for key in ("first", "same", "second"))
     return f"""\
 Adapted without truth to rain that its start never met, in domains that no choice was made on, `sstl adapt` recovers of
@@ -75,17 +78,19 @@ from `joint`, what it knew goes from {source:.2f} to {after:.2f} dB, and clear p
 {clear_after:.1f} dB ([all methods, all domains](experiments/shift/README.md)).
 Of {better + same + worse} real photos, voted on blind, {better} became better than by the weights shipped at commit
 {voted["run"][:10]}, {same} stayed the same and {worse} became worse.
-The weights that ship now do more by themselves; adapting *them* to those photos leaves a little less rain and forgets
-some of the development pairs ([results](experiments/finetune_real/README.md))."""
+The weights that ship now do more by themselves; adapting *them* to those photos: {judged}
+([results](experiments/finetune_real/README.md))."""
 
 
 def _about(name: str, found: dict[str, Any]) -> str:
     clean, machine = found["clean photographs"], found["environment"]
     clear, harm = f"{clean['mean']:.1f} dB RGB against themselves", f"{clean['count']} images, each capped at 60"
-    speed = f"{found['milliseconds_481x321']:.0f} ms on {machine['processors']} cores ({machine['precision']})"
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    speed = f"{found['milliseconds_481x321']:.0f} ms by {threads}, {machine['precision']}"
+    results = f"[results](experiments/first-run/scores-{name}.json)"
     return (
         f"- `{name}`: clean photographs as input, {clear} ({harm});\n  one 481×321 image, {speed}; trained for\n"
-        f"  {found['weights']['minutes']:.0f} minutes there ([results](experiments/first-run/scores-{name}.json))."
+        f"  {found['weights']['minutes']:.0f} minutes on such a machine ({results})."
     )
 
 
