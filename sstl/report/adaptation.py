@@ -115,8 +115,7 @@ def adapt(
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, and none for the control. The gate
             does not judge on it: who trains on it passes.
         options: options of the method.
-        learning_rate: of AdamW; a twentieth of a training's from scratch. At twice that, the shipped weights forget
-            much more of what they knew.
+        learning_rate: of AdamW; a twentieth of a training's from scratch.
         seed: of everything random.
         truth: pairs of the target domain to report the true gain on, where they exist; never used in training.
         resume: go on with an interrupted run.
