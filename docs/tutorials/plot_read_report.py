@@ -117,7 +117,7 @@ plt.show()
 # table in *Rain, network and methods*.
 
 losses = [line for line in log if "loss" in line]
-names = ("loss", "background", "exchange", "consistency")
+names = ("loss", "background", "mask", "transfer")
 print("step" + "".join(f"{name:>13}" for name in names))
 for line in losses:
     print(f"{line['step']:4}" + "".join(f"{line[name]:13.5f}" for name in names))
