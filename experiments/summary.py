@@ -78,8 +78,8 @@ from `joint`, what it knew goes from {source:.2f} to {after:.2f} dB, and clear p
 {clear_after:.1f} dB ([all methods, all domains](experiments/shift/README.md)).
 Of {better + same + worse} real photos, voted on blind, {better} became better than by the weights shipped at commit
 {voted["run"][:10]}, {same} stayed the same and {worse} became worse.
-The weights that ship now do more by themselves; adapting *them* to those photos: {judged}
-([results](experiments/finetune_real/README.md))."""
+The weights that ship now do more by themselves. Adapting *them* to those photos:
+{judged} ([results](experiments/finetune_real/README.md))."""
 
 
 def _about(name: str, found: dict[str, Any]) -> str:

@@ -23,6 +23,13 @@ def test_a_sitting_trains_the_size_that_it_names_and_continues_from_what_ships(s
     assert sum(phase.share for phase in PHASES) == pytest.approx(1)
 
 
+def test_tiny_learns_from_small_once_it_has_weights():
+    methods = [configuration("tiny", PHASES[0], None, Path("work"), sitting).method for sitting in (1, 2)]
+    assert [method.name for method in methods] == ["supervised", "distillation"]
+    assert methods[1].options["teacher"] == "joint-small"
+    assert configuration("small", PHASES[0], None, Path("work"), 2).method.name == "supervised"
+
+
 def test_weights_ship_if_pairs_became_better_and_clean_photographs_stay_clear():
     old = {"light": 30.0, "heavy": 20.0, "clean": 48.0}
     assert better({"light": 29.9, "heavy": 20.2, "clean": 41.0}, old)

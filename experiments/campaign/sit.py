@@ -54,8 +54,8 @@ class Phase:
     ema_decay: float
 
 
-# Many small crops at a high rate teach most, and a network learns to rely on their borders: validation falls for
-# thousands of steps, and rises above the start within a thousand at 256 pixels.
+# Many small crops at a high rate come first. A network learns to rely on their borders, the more the farther it sees:
+# validation on whole images falls through the first phase, and the second, at 256 pixels, has to win it back.
 PHASES = (Phase("cycle", 0.6, 112, 12, 1e-3, 0.999), Phase("finish", 0.4, 256, 4, 6e-4, 0.998))
 
 

@@ -68,7 +68,7 @@ class DilatedStack(nn.Module):
         for rate in rates:
             layers += [DilatedConv(width, width, rate), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        shrink(self.layers[-1])  # type: ignore[arg-type]
+        shrink(self.layers[-1])  # type: ignore[arg-type]  # a convolution: the last ReLU is left out
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""

@@ -112,7 +112,7 @@ def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Compa
     if "mask" in layers:
         more["rain map"] = _tinted(rainy, layers["mask"])
     note = f"Changed by {changed:.1f} grey levels by the adaptation; doubt {doubt:.1f}."
-    labels = ("Photo", "Adapted")
+    labels = ("Photo", "Restored")  # by what the run wrote, which may be the start
     return Comparison(photo.name, rainy, after, note, layers=more, labels=labels), changed, doubt
 
 
