@@ -37,8 +37,9 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
 - **Data** (none of it shipped): 127 pairs of Rain100L and 22 of Rain100H (Yang et al., CVPR 2017), 611 pairs of Rain800
   (Zhang et al.), 323 BSDS500 photographs (Berkeley) under rain rendered by this project's recipes, Garg and Nayar's
   streak images, and streaks of the pairs on other backgrounds. These sets were published for research and state no
-  licence, or a non-commercial one: check their terms before commercial use. Every image whose background occurs in Rain100L, Rain100H, Rain12, Test100 or SIRR's test
-  pairs was left out, and so were the recipes and streaks that `experiments/shift/reserved.yaml` keeps.
+  licence, or a non-commercial one: check their terms before commercial use. Every image whose background occurs in
+  Rain100L, Rain100H, Rain12, Test100 or SIRR's test pairs was left out, and so were the recipes and streaks that
+  `experiments/shift/reserved.yaml` keeps.
 - **Training**: `experiments/campaign/campaign.yaml`{distilled}, {minutes:.0f} minutes in all on a machine
   of two cores; averaged weights (EMA), cosine cycles at small and then at large crops;
   the last sitting at commit {commit}. All of it:
