@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments" / "campaign"))
 
+from grow import grow
 from sit import PHASES, SIZES, better, configuration, state
+
+from sstl.networks import create_network
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -50,3 +54,25 @@ def test_the_page_of_the_campaign_tells_each_sitting_and_the_next():
     assert "| small | before |  | 30.0 |  |" in page
     assert "| small | 2 | 60 | 32.0 | no |" in page
     assert "sit.py small --minutes 2" in page
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [("tiny", "small"), ("small", "base")])
+def test_a_grown_network_computes_what_the_smaller_one_does_and_all_of_it_learns(smaller, larger):
+    torch.manual_seed(0)
+    small, grown = create_network("joint", size=smaller), create_network("joint", size=larger)
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    grow(small, grown)
+    rainy = torch.rand(1, 3, 40, 48)
+    with torch.no_grad():
+        expected, found = small(rainy), grown(rainy)
+    torch.testing.assert_close(found.background, expected.background, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.mask_logits, expected.mask_logits, atol=1e-4, rtol=1e-4)
+    optimizer = torch.optim.SGD(grown.parameters(), lr=1e-2)
+    begun = {name: parameter.detach().clone() for name, parameter in grown.named_parameters()}
+    for _ in range(2):  # what nothing reads has its first gradient in the second step
+        optimizer.zero_grad()
+        result = grown(rainy)
+        (result.background.square().mean() + result.mask_logits.square().mean()).backward()
+        optimizer.step()
+    assert not [name for name, parameter in grown.named_parameters() if torch.equal(parameter, begun[name])]

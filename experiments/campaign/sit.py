@@ -2,8 +2,9 @@
 
 SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
 
-A sitting is a warm restart from the weights in the package, if it has any, in two phases: a cosine cycle at small
-crops, then one at large crops, without which a network relies on the borders of its crops. What it found is
+A sitting is a warm restart from the weights in the package, if it has any (the first of base grows from small's), in
+two phases: a cosine cycle at small crops, then one at large crops, without which a network relies on the borders of its
+crops. What it found is
 appended to log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the
 mean over the development sets rose. A sitting that was killed goes on where it was when it is begun again.
 """
@@ -19,11 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from card import write_cards
+from grow import grow
 
 from sstl.config import from_tree, load_config, to_tree, with_overrides
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import TrainConfig, read_log, train
-from sstl.networks import load_weights, save_weights
+from sstl.networks import create_network, load_weights, save_weights
+from sstl.networks.joint import Joint
 from sstl.networks.weights import SHIPPED
 from sstl.ops.files import write_atomic
 from sstl.report.adaptation import steps_for
@@ -38,6 +41,7 @@ SIZES = ("tiny", "small", "base")
 TAUGHT = {  # from its second sitting on, beside the truth, what small makes of the pairs
     "tiny": ("method.name=distillation", "method.options.teacher=joint-small")
 }
+GROWN = {"base": "small"}  # begins as a network that computes what the smaller one does
 CLEAN = 40.0  # dB that clean photographs must keep
 DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
 
@@ -56,7 +60,7 @@ class Phase:
 
 # Many small crops at a high rate come first. A network learns to rely on their borders, the more the farther it sees:
 # validation on whole images falls through the first phase, and the second, at 256 pixels, has to win it back.
-PHASES = (Phase("cycle", 0.6, 112, 12, 1e-3, 0.999), Phase("finish", 0.4, 256, 4, 6e-4, 0.998))
+PHASES = (Phase("cycle", 0.35, 192, 4, 1e-3, 0.999), Phase("finish", 0.65, 256, 2, 6e-4, 0.999))
 
 
 def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitting: int) -> TrainConfig:
@@ -74,6 +78,17 @@ def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitti
         ema_decay=phase.ema_decay,
         seed=config.seed + 10 * sitting,
     )
+
+
+def grown(size: str, work: Path) -> Path | None:
+    """Return weights for a first sitting, grown from a smaller size's; None where it begins from nothing."""
+    if size not in GROWN:
+        return None
+    torch.manual_seed(0)
+    smaller, larger = load_weights(f"joint-{GROWN[size]}").network, create_network("joint", size=size)
+    assert isinstance(smaller, Joint)
+    assert isinstance(larger, Joint)
+    return save_weights(work / f"{size}-grown.safetensors", grow(smaller, larger))
 
 
 def trained(config: TrainConfig, minutes: float) -> Path:
@@ -112,7 +127,7 @@ def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
-    start, seconds = shipped if shipped.exists() else None, 0.0
+    start, seconds = shipped if shipped.exists() else grown(size, work), 0.0
     for phase in PHASES:
         config = configuration(size, phase, start, work, sitting)
         folder = trained(config, minutes * phase.share)
