@@ -20,7 +20,19 @@ from sstl.engine import DataConfig, GateConfig, MethodConfig, NetworkConfig, Tra
 from sstl.errors import SstlError
 from sstl.methods import create_method
 from sstl.methods.exchange import crowded
-from sstl.methods.trust import CAP, Harm, Judgement, Trust, look, luma_psnr, make_exam, measure, predict, quality
+from sstl.methods.trust import (
+    CAP,
+    Harm,
+    Judgement,
+    Trust,
+    look,
+    luma_psnr,
+    make_exam,
+    measure,
+    predict,
+    quality,
+    restore,
+)
 from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import read_info
 from sstl.types import PairedBatch, Restoration
@@ -72,6 +84,20 @@ def test_an_exam_is_the_same_each_time_and_leaves_the_random_state(start, exam):
     assert torch.equal(again.found.rainy, exam.found.rainy)
     assert torch.equal(exam.found.clean, exam.rehearsed.clean)
     assert exam.found.mask.mean() > 0.02
+
+
+def test_what_is_forgotten_of_a_known_rain_is_not_made_up_for_by_another(start, exam):
+    known = [pairs(4, rain, seed) for rain, seed in ((SOURCE, 2), (TARGET, 3))]
+    both = make_exam(start, exam.photos, exam.rehearsed, seed=0, known=known)
+    assert torch.equal(both.found.rainy, exam.found.rainy)
+    network = Removes(keep)
+    lost = [
+        float((luma_psnr(restore(start, one.rainy).background, one.clean) - luma_psnr(one.rainy, one.clean)).mean())
+        for one in (exam.rehearsed, *known)
+    ]
+    assert lost[0] != pytest.approx(max(lost))
+    assert Trust(start, both).harm(network).forgotten == pytest.approx(max(lost), abs=1e-4)
+    assert Trust(start, exam).harm(network).forgotten == pytest.approx(lost[0], abs=1e-4)
 
 
 def test_crowded_images_wear_the_streaks_of_two_photos():

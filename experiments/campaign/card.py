@@ -23,6 +23,7 @@ from sstl.restore import load
 
 HERE = Path(__file__).resolve().parent
 SIDE, SEED = 256, 5
+GROWN = {"base": "small"}  # size -> the smaller one whose weights its first sitting begins with, see grow.py
 NAMES = {
     "rain100l": "Rain100L", "rain100h": "Rain100H", "rain800": "Rain800", "heavy": "rendered, recipe `heavy`",
     "veil": "rendered, recipe `veil`",
@@ -40,7 +41,7 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
   licence, or a non-commercial one: check their terms before commercial use. Every image whose background occurs in
   Rain100L, Rain100H, Rain12, Test100 or SIRR's test pairs was left out, and so were the recipes and streaks that
   `experiments/shift/reserved.yaml` keeps.
-- **Training**: `experiments/campaign/campaign.yaml`{distilled}, {minutes:.0f} minutes in all on a machine
+- **Training**: `experiments/campaign/campaign.yaml`{distilled}{grown}, {minutes:.0f} minutes in all on a machine
   of two cores; averaged weights (EMA), cosine cycles at small and then at large crops;
   the last sitting at commit {commit}. All of it:
   {configs}.
@@ -69,6 +70,7 @@ def card(size: str, log: list[dict[str, Any]]) -> str:
         default=" The default of `sstl derain` and `sstl adapt`." if size == "small" else "",
         # As in sit.py: the first sitting of tiny has no teacher.
         distilled=", distilled from `joint-small`" if size == "tiny" and last["sitting"] > 1 else "",
+        grown=f", begun as a network that computes what `joint-{GROWN[size]}` does" if size in GROWN else "",
         commit=last["environment"]["commit"][:10], configs="; ".join(f"`{name}`" for name in info["configs"]),
         half="" if cost is None else f", which costs at most {max(cost, 0):.3f} dB", figures="\n".join(rows),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from card import write_cards
+from card import GROWN, write_cards
 from grow import grow
 
 from sstl.config import from_tree, load_config, to_tree, with_overrides
@@ -41,7 +41,6 @@ SIZES = ("tiny", "small", "base")
 TAUGHT = {  # from its second sitting on, beside the truth, what small makes of the pairs
     "tiny": ("method.name=distillation", "method.options.teacher=joint-small")
 }
-GROWN = {"base": "small"}  # begins as a network that computes what the smaller one does
 CLEAN = 40.0  # dB that clean photographs must keep
 DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
 

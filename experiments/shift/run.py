@@ -31,7 +31,7 @@ from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation import MATCHED
+from sstl.report.adaptation import KNOWN, MATCHED
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -40,6 +40,8 @@ STEPS, SNAPSHOTS, SEED = 200, 50, 3
 IMAGES = 12  # development pairs and clean photographs on which forgetting and harm are measured
 # What the gates judge on, as in ``sstl adapt``: photographs that nothing is trained on, under rain like the sources'.
 HELD_OUT = (PairedPart("bundled", recipe="rain100l_like"), PairedPart("bundled", recipe="light"))
+# What the package's weights know besides, and what only they could forget.
+KNOWN_TO_PACKAGE = tuple(PairedPart("bundled", recipe=recipe) for recipe in KNOWN)
 CAP = 60.0  # dB that an untouched photograph counts
 
 
@@ -117,7 +119,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=source.batch,
         ema_decay=0.97,
-        gate=GateConfig(paired=HELD_OUT) if trial.gate else None,
+        gate=GateConfig(paired=HELD_OUT, known=() if source.steps else KNOWN_TO_PACKAGE) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
@@ -173,10 +175,13 @@ def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     if config.gate is not None:
         recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8"))["weights"])
     settings = to_tree(config)
-    parts = settings["data"]["paired"] + (settings["gate"] or {"paired": []})["paired"]
-    for part in parts:
-        if part["streaks_of"] == "images":  # came after the first cells were measured, and says nothing where it is off
+    gate = settings["gate"] or {"paired": [], "known": []}
+    # What came after the first cells were measured says nothing where it is off.
+    for part in settings["data"]["paired"] + gate["paired"] + gate["known"]:
+        if part["streaks_of"] == "images":
             del part["streaks_of"]
+    if not gate["known"]:
+        del gate["known"]
     tree = [settings, recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]
     text = json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), "")
     return hashlib.sha256(text.encode()).hexdigest()[:16]

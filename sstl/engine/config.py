@@ -116,9 +116,11 @@ class GateConfig:
         crops, side: how many crops of the photos (and of the pairs) to judge on, and their side in pixels.
         paired: the labelled parts to judge on, by default the training's own; best some that are not trained on, where
             what is forgotten shows first.
+        known: more labelled parts, each judged by itself: rains that the start may know, rendered on photographs that
+            are not trained on. The loss of one is not made up for by what another gained.
         finder: weights (a shipped name or a file) that find the photos' rain for the exam; by default the start. One
             that is blind to the photos' rain makes an exam without rain, which tells nothing.
-        forgetting: loss of luma PSNR on the rehearsed pairs that is accepted, in dB.
+        forgetting: loss of luma PSNR that is accepted, in dB: on the rehearsed pairs, and on each part of ``known``.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
 
@@ -127,6 +129,7 @@ class GateConfig:
     crops: int = 24
     side: int = 192
     paired: tuple[PairedPart, ...] = ()
+    known: tuple[PairedPart, ...] = ()
     finder: str | None = None
     forgetting: float = 0.3
     least: float = 0.05

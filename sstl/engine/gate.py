@@ -17,15 +17,16 @@ from sstl.ops.precision import resolve_precision
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
+KNOWN_CROPS = 8  # of each part of ``known``: differences on one crop are far smaller than between crops
 KEPT = "kept.safetensors"
 
 
 class Gate:
     """Judges the averaged weights of a run; what it says stands in the run's log under ``trust``.
 
-    A network is *admissible* if it forgets no more than ``config.gate.forgetting`` on rehearsed pairs and leaves clean
-    photographs as they are; one that is not is taken back towards the start (weights are interpolated, WiSE-FT, CVPR
-    2022) until it is. The admissible network of the largest predicted gain is kept in ``kept.safetensors``. It is
+    A network is *admissible* if it forgets no more than ``config.gate.forgetting`` of any rain that it knew and leaves
+    clean photographs as they are; one that is not is taken back towards the start (weights are interpolated, WiSE-FT,
+    CVPR 2022) until it is. The admissible network of the largest predicted gain is kept in ``kept.safetensors``. It is
     *accepted* at the end if that gain exceeds the error of the prediction.
 
     Args:
@@ -41,9 +42,13 @@ class Gate:
         data, count, side = config.data, self.gate.crops, self.gate.side
         photos = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)[range(count)]
         rehearsed = PairedStream(self.gate.paired or data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
+        known = [
+            PairedStream((part,), side, config.seed + SEED, data.root, 0)[range(KNOWN_CROPS)].to(device)
+            for part in self.gate.known
+        ]
         finder = network if self.gate.finder is None else load_weights(self.gate.finder).network
         with self.arithmetic():
-            exam = make_exam(finder.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed)
+            exam = make_exam(finder.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed, known)
             self.trust = Trust(network.to(device), exam)
         self.best: dict[str, Any] | None = None
         self.waited = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,12 +43,14 @@ class Exam:
         rehearsed: pairs as the supervised branch meets them, N too; what must not be forgotten.
         found: their clean images under the rain that was found in one or two photos, behind a photo's veil.
         streak: the streaks that were found, (N, 1, S, S).
+        known: pairs under other rains that a start may know, a batch each of any length.
     """
 
     photos: Tensor
     rehearsed: PairedBatch
     found: PairedBatch
     streak: Tensor
+    known: tuple[PairedBatch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Harm:
     """What a network does worse than the start where the truth is known.
 
     Attributes:
-        forgotten: loss of luma PSNR on the rehearsed pairs, in dB; negative if they became better.
+        forgotten: loss of luma PSNR on the rehearsed pairs, or on those of a known rain that lost more, in dB; negative
+            if all became better.
         clean: luma PSNR of clean images against themselves, in dB; ``clean_before`` is the start's.
     """
 
@@ -85,7 +89,9 @@ class Judgement(Harm):
     measures: dict[str, float]
 
 
-def make_exam(finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int) -> Exam:
+def make_exam(
+    finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int, known: Sequence[PairedBatch] = ()
+) -> Exam:
     """Return the exam of photos, which all networks of a run face alike.
 
     Args:
@@ -93,6 +99,7 @@ def make_exam(finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int
         photos: (N, 3, S, S) in [0, 1], N at least 2.
         rehearsed: N labelled pairs of the same size.
         seed: of all choices; the global random state is left as it was.
+        known: see ``Exam``.
     """
     if len(photos) < 2 or photos.shape != rehearsed.clean.shape:
         raise SstlError(
@@ -109,7 +116,7 @@ def make_exam(finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int
         found = lay_over(clean, streak, BRIGHTNESS, keys)
     share = veil_share(darkness(streakless), darkness(clean))
     found = lay_veil(found, streakless, share)
-    return Exam(photos, rehearsed, as_pairs(_in_levels(found.rainy), clean, keys), streak)
+    return Exam(photos, rehearsed, as_pairs(_in_levels(found.rainy), clean, keys), streak, tuple(known))
 
 
 @torch.inference_mode()
@@ -135,6 +142,7 @@ def measure(network: Network, exam: Exam) -> Measures:
 
     - ``found``: luma PSNR on those pairs. Removing nothing, too little, too much or the texture fails.
     - ``rehearsed``, ``clean``: luma PSNR on the rehearsed pairs, and of clean images against themselves.
+    - ``known_0``, ...: luma PSNR on the pairs of each known rain, of the length of its batch.
     - ``cycle``: luma PSNR of the restored photo, rained on again and restored again, against itself (re-rain cycle).
       A flat image passes; the pairs forbid it.
     - ``mirror``: luma PSNR of the restoration of the mirror image, mirrored back, against the restoration: doubt.
@@ -155,10 +163,11 @@ def measure(network: Network, exam: Exam) -> Measures:
 
 
 def measure_harm(network: Network, exam: Exam) -> Measures:
-    """Return what ``measure`` says under ``rehearsed`` and ``clean``, which is quickly found."""
-    rainy, clean = exam.rehearsed.rainy, exam.rehearsed.clean
+    """Return what ``measure`` says of rehearsed and known rain and of clean images, which is quickly found."""
+    rains = {"rehearsed": exam.rehearsed, **{f"known_{i}": pairs for i, pairs in enumerate(exam.known)}}
+    clean = exam.rehearsed.clean
     return {
-        "rehearsed": luma_psnr(restore(network, rainy).background, clean),
+        **{name: luma_psnr(restore(network, pairs.rainy).background, pairs.clean) for name, pairs in rains.items()},
         "clean": luma_psnr(restore(network, clean).background, clean),
     }
 
@@ -205,8 +214,9 @@ class Trust:
         return Judgement(**vars(self._harm(after)), gain=gain, error=error, measures=means)
 
     def _harm(self, after: Measures) -> Harm:
-        lost = self.before["rehearsed"] - after["rehearsed"]
-        return Harm(float(lost.mean()), float(after["clean"].mean()), float(self.before["clean"].mean()))
+        rains = [name for name in after if name == "rehearsed" or name.startswith("known_")]
+        forgotten = max(float((self.before[name] - after[name]).mean()) for name in rains)
+        return Harm(forgotten, float(after["clean"].mean()), float(self.before["clean"].mean()))
 
 
 def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tuple[float, float]:

@@ -44,6 +44,8 @@ from sstl.restore import load
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
 MATCHED = 0.1  # see experiments/shift
+# None of these rains may be lost for another: shipped weights know them all, and most would be forgotten unseen.
+KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "real_mix")
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, for that
 FIGURES = "figures.json"
@@ -94,9 +96,9 @@ def adapt(
     Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``rain.yaml`` (the streaks that were matched to the
     photos), ``checkpoints/`` and ``report.html`` into ``output``. The supervised branch, which prevents forgetting,
     rains on clean photographs. The gate judges the network every fifty steps without truth, and the best that neither
-    forgets nor harms clean photographs is kept; if none is better than the start by more than the judgement's own
-    error, or if the photos hold no rain to speak of, the weights that are written are the start's, and the page says
-    so.
+    forgets any rain that the start knew (``KNOWN``) nor harms clean photographs is kept; if none is better than the
+    start by more than the judgement's own error, or if the photos hold no rain to speak of, the weights that are
+    written are the start's, and the page says so.
 
     Args:
         photos: the folder of rainy photos.
@@ -169,7 +171,8 @@ def adapt(
         if gate:
             # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
             # is found by the shipped weights, because a start may be blind to the rain that it must learn.
-            config = replace(config, gate=GateConfig(paired=(_rained_on(held_out, "dev", recipe),), finder=DEFAULT))
+            judged, *known = (_rained_on(held_out, "dev", rain) for rain in (recipe, *KNOWN))
+            config = replace(config, gate=GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT))
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)

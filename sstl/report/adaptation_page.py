@@ -154,7 +154,10 @@ def _judgement_table(outcome: Outcome) -> list[Table]:
         return []
     rows = [
         ("predicted gain on your photos", f"{outcome.gain:+.2f} ± {outcome.error:.2f} dB"),
-        ("rain that was known, on photographs held out", f"{-outcome.forgotten:+.2f} dB (below 0: forgotten)"),
+        (
+            "the known rain that lost most, on photographs held out",
+            f"{-outcome.forgotten:+.2f} dB (below 0: lost)",
+        ),
         ("judged best", f"step {outcome.step}, {outcome.share:.0%} of the way from the start"),
         ("kept", "the best" if outcome.accepted else "the start"),
     ]

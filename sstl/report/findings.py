@@ -43,7 +43,7 @@ class Outcome:
         cover: share of their pixels that hold rain, as the shipped weights see it; None if nobody looked.
         accepted: whether the weights differ from the start's; None without a gate, when they do whatever they are.
         gain, error: predicted change of the luma PSNR on the photos, and by how much it may be too high, in dB.
-        forgotten: loss of luma PSNR on rehearsed pairs, in dB.
+        forgotten: loss of luma PSNR on the known rain that lost most, in dB.
         step, share: of which step the weights are, and how much of the way from the start was kept.
     """
 
