@@ -178,6 +178,12 @@ def test_motion_of_parts_of_a_pixel_is_found():
     assert flow[:, 1].mean() == pytest.approx(-2.5, abs=0.3)
 
 
+@pytest.mark.parametrize("photo", ["astronaut", "chelsea", "coffee"])
+def test_what_does_not_move_is_not_moved(photo):
+    image = torch.from_numpy(getattr(data, photo)()[:160, :200]).movedim(-1, 0)[None].float().mean(1, keepdim=True) / 255
+    assert displacement(image, image).abs().max() < 0.01
+
+
 @pytest.fixture(scope="module")
 def rainy_pan() -> tuple[Tensor, Tensor, Tensor]:
     """A moving camera in rain: truth, rain, and what the shipped network makes of each frame."""
@@ -196,6 +202,12 @@ def test_less_flicker_than_frame_by_frame_at_no_loss(rainy_pan):
     result = steady(rainy, restored)
     assert flicker(result, clean) < 0.8 * flicker(restored, clean)
     assert psnr(result, clean) > psnr(restored, clean) + 0.3
+
+
+@pytest.mark.parametrize("clean", [pan(1, 96, 128).repeat(6, 1, 1, 1), pan(6, 96, 128)], ids=["still", "pan"])
+def test_a_dry_clip_loses_nothing(clean):
+    restored = sstl.load("joint-small", device="cpu", precision="fp32").restore(clean)
+    assert psnr(steady(clean, restored), clean) > psnr(restored, clean) - 0.01
 
 
 def test_a_cut_leaves_no_ghost(rainy_pan):

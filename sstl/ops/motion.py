@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,20 +51,26 @@ def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _refined(image: Tensor, other: Tensor, flow: Tensor, radius: int) -> Tensor:
-    """Add to ``flow`` the best shift of up to ``radius`` pixels, to a part of a pixel by a parabola."""
+    """Add to ``flow`` the best shift of up to ``radius`` pixels, to a part of a pixel by a parabola where that fits."""
     reach = range(-radius, radius + 1)
     side = len(reach)
-    costs = torch.cat([_cost(image, other, flow, x, y) for y in reach for x in reach], dim=1)
+    shifts = [flow.new_tensor([x, y]).view(1, 2, 1, 1) for y in reach for x in reach]
+    costs = torch.cat([_cost(image, other, flow, shift) for shift in shifts], dim=1)
     least, best = costs.min(dim=1, keepdim=True)
-    shifts = []
+    whole, parts = [], []
     for index, step in ((best % side, 1), (best // side, side)):
         inside = (index > 0) & (index < side - 1)
         before, after = (costs.gather(1, (best + way).clamp(0, side * side - 1)) for way in (-step, step))
         part = 0.5 * (before - after) / (before - 2 * least + after).clamp(min=1e-6)
-        shifts.append(index - radius + part.clamp(-0.5, 0.5) * inside)
-    return box_mean(flow + torch.cat(shifts, dim=1), 5)
+        whole.append(index - radius)
+        parts.append(part.clamp(-0.5, 0.5) * inside)
+    shift = torch.cat(whole, dim=1).to(flow)
+    finer = shift + torch.cat(parts, dim=1)
+    # At an edge the costs to both sides differ even where nothing moves: a parabola alone would find motion there.
+    fits = _cost(image, other, flow, finer) < least
+    return box_mean(flow + torch.where(fits, finer, shift), 5)
 
 
-def _cost(image: Tensor, other: Tensor, flow: Tensor, x: int, y: int) -> Tensor:
-    shifted = warp(other, flow + flow.new_tensor([x, y]).view(1, 2, 1, 1))
-    return box_mean((image - shifted).abs(), _WINDOW) + _STILL * math.hypot(x, y)
+def _cost(image: Tensor, other: Tensor, flow: Tensor, shift: Tensor) -> Tensor:
+    shifted = warp(other, flow + shift)
+    return box_mean((image - shifted).abs(), _WINDOW) + _STILL * shift.norm(dim=1, keepdim=True)
