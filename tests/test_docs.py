@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, repository_files
@@ -27,8 +28,9 @@ from sstl.report.adaptation import adapt
 ONLY_PARSED = {
     ("README.md", ".venv/bin/"): "installs, tests or launches; the gate runs the first two as they stand",
     ("README.md", "data.root=/path/to/data"): "needs data that are not here, and hours",
-    ("docs/commands.md", ""): "a list with names in capitals that stand for the reader's; each command has its tests",
+    ("docs/commands.md", "PHOTO-OR-FOLDER"): "its names in capitals stand for the reader's; each command has its tests",
     ("docs/reliability-inputs.md", ""): "harnesses that take hours; the tests run light versions of them",
+    ("docs/tutorials/plot_many_processes.py", ""): "needs several devices, or machines",
     ("docs/how-to/these-pages.md", ""): "installs, and builds these pages, which test_site.py does",
 }
 # Commands that are left out of the blocks that run: how they begin -> why.
@@ -64,13 +66,19 @@ class Block(NamedTuple):
 
 def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":  # a tutorial, which runs itself but for what it shows in comments
+        for match in re.finditer(r"^# \.\. code-block:: (\w+)\n#\n((?:#    .*\n)+)", text, flags=re.MULTILINE):
+            shown = re.sub(r"^#    ", "", match[2], flags=re.MULTILINE)
+            yield Block(page, text.count("\n", 0, match.start(2)) + 1, match[1], shown)
+        return
     pattern = r"(?:^<!-- file: (\S+) -->\n)?^```(\w*)\n(.*?)^```$"
     for match in re.finditer(pattern, text, flags=re.MULTILINE | re.DOTALL):
         yield Block(page, text.count("\n", 0, match.start(3)) + 1, match[2], match[3], match[1])
 
 
 PAGES = sorted(repository_files(".md"))
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("plot_*.py"))
+BLOCKS = [block for page in [*PAGES, *TUTORIALS] for block in blocks_of(page)]
 
 
 def why_only_parsed(block: Block) -> str | None:
@@ -126,6 +134,8 @@ def readers_folder(tmp_path, monkeypatch):
     for name, pixels in {**photos, **dry}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)
+    np.save(tmp_path / "rainy.npy", np.full((40, 56, 3), 0.5, np.float32))
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     (tmp_path / "train.yaml").write_text(TRAINING, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))  # what a page registers is forgotten

@@ -131,6 +131,7 @@ for line in losses:
 #
 # .. code-block:: sh
 #
+#    sstl adapt my-photos -o runs/mine --minutes 10
 #    sstl derain my-photos -o before --weights joint-small
 #    sstl derain my-photos -o after --weights runs/mine/weights.safetensors
 #    sstl compare --blind before after --photos my-photos --votes votes.jsonl
