@@ -19,7 +19,7 @@ from sstl.errors import ConfigError, InputError, SstlError
 from sstl.methods.trust import Harm, Judgement, Trust
 from sstl.rain import Match, load_recipe, render
 from sstl.report import adaptation, findings
-from sstl.report.adaptation import adapt, check_photos, rain_cover, report_run
+from sstl.report.adaptation import KNOWN, adapt, check_photos, rain_cover, report_run
 from sstl.report.findings import Outcome, spread, verdict
 from sstl.report.quickstart import SLANTED, SOURCE, Scenes, make_domain, quickstart
 
@@ -161,6 +161,18 @@ def test_the_command(photos, tmp_path, run_cli):
     assert "'decoy'" in wrong.err
     missing = run_cli("adapt", tmp_path / "none", "-o", run)
     assert (missing.code, missing.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "known", "judged"),
+    [("joint-tiny", None, KNOWN), (SOURCE, None, ()), (SOURCE, ("heavy", "veil"), ("heavy", "veil"))],
+)
+def test_shipped_weights_may_lose_none_of_the_rains_that_they_know(photos, tmp_path, weights, known, judged):
+    adapt(photos, tmp_path / "run", weights, steps=1, known=known)
+    gate = load_config(TrainConfig, tmp_path / "run" / "config.yaml").gate
+    assert gate is not None
+    assert [part.recipe for part in gate.known] == list(judged)
+    assert {(part.path, part.split) for part in gate.known} <= {("bundled", "dev")}
 
 
 def test_verdict_tells_gain_harm_and_collapse():

@@ -10,10 +10,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments" / "campaign"))
 
+import sit
 from grow import grow
-from sit import PHASES, SIZES, better, configuration, state
+from sit import PHASES, SHARES, SIZES, averaged, better, configuration, state
 
-from sstl.networks import create_network
+from sstl.networks import create_network, load_weights, save_weights
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -40,6 +41,24 @@ def test_weights_ship_if_pairs_became_better_and_clean_photographs_stay_clear():
     assert not better({"light": 29.9, "heavy": 20.1, "clean": 48.0}, old)
     assert not better({"light": 31.0, "heavy": 21.0, "clean": 39.9}, old)
     assert better({"light": 1.0, "heavy": 1.0, "clean": 41.0}, {})
+
+
+def test_the_best_share_of_a_sitting_is_kept(tmp_path, monkeypatch):
+    def constant(value):
+        network = create_network("joint", size="tiny")
+        for parameter in network.parameters():
+            torch.nn.init.constant_(parameter, value)
+        return save_weights(tmp_path / f"{value}.safetensors", network)
+
+    def fake(path):  # best at 2.5; clean photographs do not count
+        value = float(next(load_weights(path).network.parameters()).flatten()[0])
+        return {"light": -((value - 2.5) ** 2), "clean": value}
+
+    monkeypatch.setattr(sit, "scores", fake)
+    path, share = averaged(constant(2.0), constant(4.0), tmp_path)
+    assert share == 0.25
+    assert share in SHARES
+    assert fake(path)["light"] == pytest.approx(0)
 
 
 def test_the_page_of_the_campaign_tells_each_sitting_and_the_next():

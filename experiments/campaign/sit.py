@@ -4,7 +4,7 @@ SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--w
 
 A sitting is a warm restart from the weights in the package, if it has any (the first of base grows from small's), in
 two phases: a cosine cycle at small crops, then one at large crops, without which a network relies on the borders of its
-crops. What it found is
+crops. What comes out is averaged with where it began, in the share that is best on development data. It is
 appended to log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the
 mean over the development sets rose. A sitting that was killed goes on where it was when it is begun again.
 """
@@ -41,6 +41,7 @@ SIZES = ("tiny", "small", "base")
 TAUGHT = {  # from its second sitting on, beside the truth, what small makes of the pairs
     "tiny": ("method.name=distillation", "method.options.teacher=joint-small")
 }
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way from a sitting's start to its end
 CLEAN = 40.0  # dB that clean photographs must keep
 DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
 
@@ -114,11 +115,24 @@ def scores(weights: Path) -> dict[str, float]:
     return {**{name: round(one.results["it"]["psnr"].mean, 3) for name, one in found.items()}, "clean": round(harm, 2)}
 
 
+def averaged(start: Path, end: Path, work: Path) -> tuple[Path, float]:
+    """Return the best weights on the way from a sitting's start to its end, and their share of the way (WiSE-FT)."""
+    network, old, new = load_weights(end).network, *(load_weights(path).network.state_dict() for path in (start, end))
+    found: dict[float, Path] = {}
+    for share in SHARES:
+        network.load_state_dict({name: torch.lerp(old[name], value, share) for name, value in new.items()})
+        found[share] = save_weights(work / f"{end.parent.name}-{share:g}.safetensors", network, load_weights(end).info)
+    share = max(found, key=lambda one: _mean(scores(found[one])))
+    return found[share], share
+
+
+def _mean(found: dict[str, float]) -> float:
+    return float(np.mean([value for name, value in found.items() if name != "clean"]))
+
+
 def better(new: dict[str, float], old: dict[str, float]) -> bool:
     """Whether the mean over the sets of pairs rose, if there were weights before, and clean photographs stay clear."""
-    names = [name for name in old if name != "clean"]
-    rose = not names or np.mean([new[n] for n in names]) > np.mean([old[n] for n in names])
-    return bool(rose and new["clean"] >= CLEAN)
+    return (not old or _mean(new) > _mean(old)) and new["clean"] >= CLEAN
 
 
 def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]:
@@ -126,7 +140,8 @@ def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
-    start, seconds = shipped if shipped.exists() else grown(size, work), 0.0
+    begun = start = shipped if shipped.exists() else grown(size, work)
+    seconds, share = 0.0, 1.0
     for phase in PHASES:
         config = configuration(size, phase, start, work, sitting)
         folder = trained(config, minutes * phase.share)
@@ -134,10 +149,12 @@ def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]
         start = folder / ("best.safetensors" if phase is PHASES[-1] else "weights.safetensors")
         seconds += max(line["seconds"] for line in read_log(config.output / "log.jsonl") if "seconds" in line)
     assert start is not None
+    if begun is not None:
+        start, share = averaged(begun, start, work)
     before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
         "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
-        "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES],
+        "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES], "share": share,
         "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}",
         "environment": environment(),
     }  # fmt: skip

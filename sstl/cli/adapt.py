@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the rain that is rehearsed on both: what the weights know (default: %(default)s)",
     )
     parser.add_argument(
+        "--known",
+        metavar="NAME|FILE",
+        nargs="*",
+        help="more rain that the weights know and must not lose (default: seven recipes for the shipped weights)",
+    )
+    parser.add_argument(
         "--learning-rate",
         metavar="RATE",
         type=float,
@@ -83,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         clean=args.clean,
         held_out=args.held_out,
         recipe=args.recipe,
+        known=args.known,
         learning_rate=args.learning_rate,
         matched=args.matched,
         options=with_overrides({}, args.options),

@@ -72,5 +72,6 @@ def _refined(image: Tensor, other: Tensor, flow: Tensor, radius: int) -> Tensor:
 
 
 def _cost(image: Tensor, other: Tensor, flow: Tensor, shift: Tensor) -> Tensor:
-    shifted = warp(other, flow + shift)
-    return box_mean((image - shifted).abs(), _WINDOW) + _STILL * shift.norm(dim=1, keepdim=True)
+    unlike = box_mean((image - warp(other, flow + shift)).abs(), _WINDOW)
+    far: Tensor = torch.linalg.vector_norm(shift, dim=1, keepdim=True)
+    return unlike + _STILL * far

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from tqdm import tqdm
@@ -34,6 +34,7 @@ from sstl.methods import create_method
 from sstl.methods.exchange import rain_found
 from sstl.methods.trust import restore
 from sstl.networks import load_weights, save_weights
+from sstl.networks.joint import Size
 from sstl.networks.weights import DEFAULT, read_info
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
@@ -44,7 +45,7 @@ from sstl.restore import load
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
 MATCHED = 0.1  # see experiments/shift
-# None of these rains may be lost for another: shipped weights know them all, and most would be forgotten unseen.
+# What the shipped weights for general use were trained on: most of it would be forgotten unseen.
 KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "real_mix")
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, for that
@@ -83,6 +84,7 @@ def adapt(
     clean: str | Path = "bundled",
     held_out: str | Path = "bundled",
     recipe: str = "streaks",
+    known: Sequence[str] | None = None,
     matched: float | None = None,
     options: Mapping[str, Any] | None = None,
     learning_rate: float = 5e-5,
@@ -96,7 +98,7 @@ def adapt(
     Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``rain.yaml`` (the streaks that were matched to the
     photos), ``checkpoints/`` and ``report.html`` into ``output``. The supervised branch, which prevents forgetting,
     rains on clean photographs. The gate judges the network every fifty steps without truth, and the best that neither
-    forgets any rain that the start knew (``KNOWN``) nor harms clean photographs is kept; if none is better than the
+    forgets any rain that the start knows nor harms clean photographs is kept; if none is better than the
     start by more than the judgement's own error, or if the photos hold no rain to speak of, the weights that are
     written are the start's, and the page says so.
 
@@ -113,6 +115,8 @@ def adapt(
             others of scikit-image's.
         recipe: the rain that is rendered on both, by default without a veil: rehearsed on few photographs, a veil
             teaches a network to darken whatever is not among them.
+        known: recipes of more rain that the weights know, none of which they may lose for the photos' sake: by default
+            ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, and none for the control. The gate
             does not judge on it: who trains on it passes.
@@ -156,8 +160,11 @@ def adapt(
         matched = MATCHED if method != "supervised" else 0.0
     if not 0 <= matched <= 1:
         raise ConfigError(f"'matched' is {matched}; give a share between 0 and 1.")
+    if known is None:
+        known = KNOWN if weights in {f"joint-{size}" for size in get_args(Size)} else ()
     create_method(method, build_network(config.network), **config.method.options)
-    load_recipe(recipe)
+    for name in (recipe, *known):
+        load_recipe(name)
     found = rain_cover(open_images(config.data.unpaired[0], "rainy"), seed) if gate else None
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config, overwrite)
@@ -171,8 +178,8 @@ def adapt(
         if gate:
             # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
             # is found by the shipped weights, because a start may be blind to the rain that it must learn.
-            judged, *known = (_rained_on(held_out, "dev", rain) for rain in (recipe, *KNOWN))
-            config = replace(config, gate=GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT))
+            judged, *others = (_rained_on(held_out, "dev", name) for name in (recipe, *known))
+            config = replace(config, gate=GateConfig(paired=(judged,), known=tuple(others), finder=DEFAULT))
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
