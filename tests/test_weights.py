@@ -78,11 +78,14 @@ def test_shipped_weights_are_found_by_name(saved, monkeypatch):
         load_weights("tinny")
 
 
+MEGABYTES = {"joint-small": 4, "joint-base": 12}  # of a shipped file at most; of the others 1
+
+
 def test_every_shipped_file_loads_and_has_a_card():
     assert weights.DEFAULT in list_weights()
     for name in list_weights():
         loaded = load_weights(name)
-        assert loaded.path.stat().st_size <= 4e6
+        assert loaded.path.stat().st_size <= MEGABYTES.get(name, 1) * 1e6
         assert loaded.path.with_suffix(".md").read_text(encoding="utf-8").startswith("# ")
         assert all(tensor.isfinite().all() for tensor in loaded.network.state_dict().values())
 
