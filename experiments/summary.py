@@ -35,7 +35,8 @@ def results() -> str:
     gains = quick["mean_gain_db"]
     seeds = ", ".join(sorted({str(run["seed"]) for run in quick["runs"]}))
     return f"""\
-Luma PSNR (`y-matlab`), mean over images of the development split. The published test sets were not looked at.
+Luma PSNR (`y-matlab`), mean over images of the development split, on which
+checkpoints were chosen, too. The published test sets were not looked at.
 Rain100H has few development pairs: mind the interval.
 
 {chr(10).join("| " + " | ".join(row) + " |" for row in rows)}

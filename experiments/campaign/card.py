@@ -46,7 +46,7 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
   the last sitting at commit {commit}. All of it:
   {configs}.
 - **Figures** (`experiments/campaign/log.json`, last sitting): mean luma PSNR (`y-matlab`) over the development split,
-  float32 before rounding to float16{half}.
+  on which checkpoints were chosen, too; float32 before rounding to float16{half}.
 
 {figures}
 
