@@ -11,11 +11,18 @@ from sphinx.application import Sphinx
 from sphinx_gallery.sorting import ExplicitOrder
 
 import sstl
+from sstl.cli.main import ALL, build_parser
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 GENERATED = HERE / "generated"  # everything in it can be removed
 RESULTS = GENERATED / "results"  # the pages of experiments/
+# README.md is all-experiments, shift/README.md is shift, benchmarks/speed.md is benchmarks-speed.
+RESULT_PAGES = {
+    file: "-".join(part for part in file.relative_to(ROOT / "experiments").with_suffix("").parts if part != "README")
+    or "all-experiments"
+    for file in sorted((ROOT / "experiments").rglob("*.md"))
+}
 TUTORIALS = [
     "plot_first_derain.py",
     "plot_adapt.py",
@@ -30,6 +37,7 @@ TUTORIALS = [
     "plot_many_processes.py",
 ]
 
+os.environ["COLUMNS"] = "110"  # of the options
 os.environ["TQDM_DISABLE"] = "1"  # a page has no use for the progress of the machine that made it
 
 project = "sstl"
@@ -80,25 +88,36 @@ sphinx_gallery_conf = {
 
 
 def setup(app: Sphinx) -> None:
-    """Add the pages of ``experiments/``, and let links lead from page to page."""
+    """Add the pages of ``experiments/`` and of the options, and let links lead from page to page."""
     app.connect("builder-inited", copy_results)
+    app.connect("builder-inited", write_options)
     app.connect("source-read", redirect_links)
     app.connect("autodoc-process-docstring", escape_bars)
 
 
 def copy_results(app: Sphinx) -> None:
-    """Make a page of each README of ``experiments/``."""
+    """Make a page of each Markdown file of ``experiments/``."""
     del app
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for page in sorted(ROOT.glob("experiments/*/README.md")):
-        (RESULTS / f"{page.parent.name}.md").write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    for file, name in RESULT_PAGES.items():
+        (RESULTS / f"{name}.md").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def write_options(app: Sphinx) -> None:
+    """Make a page of what each command's ``--help`` prints."""
+    del app
+    (commands,) = (action.choices for action in build_parser(ALL)._actions if isinstance(action.choices, dict))
+    told = "".join(f"\n## sstl {name}\n\n```text\n{parser.format_help()}```\n" for name, parser in commands.items())
+    GENERATED.mkdir(exist_ok=True)
+    (GENERATED / "options.md").write_text(f"# Every option\n{told}", encoding="utf-8")
 
 
 def redirect_links(app: Sphinx, docname: str, source: list[str]) -> None:
     """Turn links that are right in the repository into links that are right in the built pages."""
     page = HERE / docname
     if Path(app.env.doc2path(docname)).suffix == ".md":
-        home = ROOT / "experiments" / page.name if page.parent == RESULTS else page.parent
+        homes = {name: file.parent for file, name in RESULT_PAGES.items()}
+        home = homes[page.name] if page.parent == RESULTS else page.parent
         source[0] = re.sub(
             r"(?<=\]\()(?!\w+:)([^)#\s]+)",
             lambda link: os.path.relpath(shown_as(Path(os.path.normpath(home / link[1]))), page.parent),
@@ -112,9 +131,7 @@ def shown_as(file: Path) -> Path:
         return HERE / "index.md"
     if file.parent == HERE / "tutorials":
         return GENERATED / "tutorials" / f"{file.stem}.rst"
-    if file.name == "README.md" and file.parent.parent == ROOT / "experiments":
-        return RESULTS / f"{file.parent.name}.md"
-    return file
+    return RESULTS / f"{RESULT_PAGES[file]}.md" if file in RESULT_PAGES else file
 
 
 def escape_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from sstl.cli.main import ALL, COMMANDS, build_parser, parse
 from sstl.networks import save_weights
+from sstl.networks.weights import DEFAULT
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_a_dry_run_of_get_asks_no_network(run_cli, tmp_path, monkeypatch):
 
 
 def test_bash_completes_commands_and_options(run_cli, tmp_path):
-    pytest.importorskip("shtab", reason="not run: shtab is not installed; pip install 'sstl[completion]'")
+    pytest.importorskip("shtab", reason="not run: shtab is not installed")
     script = tmp_path / "sstl.bash"
     script.write_text(run_cli("completion", "bash").out)
     for typed, expected in {"der": "derain", "derain --we": "--weights", "weights ex": "export"}.items():
@@ -184,7 +185,7 @@ def test_bash_completes_commands_and_options(run_cli, tmp_path):
 
 def test_completion_without_its_extra_says_so(run_cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert "pip install 'sstl[completion]'" in run_cli("completion", "bash").err
+    assert "pip install shtab" in run_cli("completion", "bash").err
 
 
 @pytest.fixture
@@ -242,3 +243,8 @@ def test_the_page_of_an_evaluation_is_shown_as_it_is(run_cli, tmp_path):
     assert "give the same command again" in run_cli("report", tmp_path).err
     (tmp_path / "report.html").write_text("seen")
     assert run_cli("report", tmp_path).out.startswith(f"report   {tmp_path / 'report.html'}\n")
+
+
+@pytest.mark.parametrize("command", ["derain", "adapt", "evaluate"])
+def test_the_help_names_the_default_weights(run_cli, command):
+    assert f"(default:{DEFAULT})" in "".join(run_cli(command, "--help").out.split())

@@ -348,4 +348,4 @@ def test_the_command(run_cli: Callable[..., Outcome], tmp_path, weights, monkeyp
     monkeypatch.setitem(sys.modules, "av", None)
     failed = run_cli("derain", source, "-o", tmp_path / "three", "--weights", weights)
     assert failed.code == 2
-    assert "pip install 'sstl[video]'" in failed.err
+    assert "pip install av" in failed.err

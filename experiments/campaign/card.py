@@ -41,9 +41,9 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
   licence, or a non-commercial one: check their terms before commercial use. Every image whose background occurs in
   Rain100L, Rain100H, Rain12, Test100 or SIRR's test pairs was left out, and so were the recipes and streaks that
   `experiments/shift/reserved.yaml` keeps.
-- **Training**: `experiments/campaign/campaign.yaml`{distilled}{grown}, {minutes:.0f} minutes in all on a machine
-  of two cores; averaged weights (EMA), cosine cycles at small and then at large crops;
-  the last sitting at commit {commit}. All of it:
+- **Training**: {minutes:.0f} minutes in all on a machine of two cores{distilled}{grown}; averaged weights (EMA), cosine
+  cycles at small and then at large crops. The sittings were run by `experiments/campaign/sit.py` and `campaign.yaml` as
+  they were at the commits in brackets: {sittings}. All of it:
   {configs}.
 - **Figures** (`experiments/campaign/log.json`, last sitting): mean luma PSNR (`y-matlab`) over the development split,
   on which checkpoints were chosen, too; float32 before rounding to float16{half}.
@@ -58,7 +58,8 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
 
 def card(size: str, log: list[dict[str, Any]]) -> str:
     """Return the card of a size from the log's last shipped sitting."""
-    last = [entry for entry in log if entry["size"] == size and entry["shipped"]][-1]
+    own = [entry for entry in log if entry["size"] == size and entry["shipped"]]
+    last = own[-1]
     path = SHIPPED / f"joint-{size}.safetensors"
     info, parameters = read_info(path)["info"], sum(t.numel() for t in load(path).network.parameters())
     rows = ["| development set | PSNR, dB |", "| --- | ---: |"]
@@ -71,9 +72,16 @@ def card(size: str, log: list[dict[str, Any]]) -> str:
         # As in sit.py: the first sitting of tiny has no teacher.
         distilled=", distilled from `joint-small`" if size == "tiny" and last["sitting"] > 1 else "",
         grown=f", begun as a network that computes what `joint-{GROWN[size]}` does" if size in GROWN else "",
-        commit=last["environment"]["commit"][:10], configs="; ".join(f"`{name}`" for name in info["configs"]),
+        sittings=", ".join(map(_sitting, own)), configs="; ".join(f"`{name}`" for name in info["configs"]),
         half="" if cost is None else f", which costs at most {max(cost, 0):.3f} dB", figures="\n".join(rows),
     )  # fmt: skip
+
+
+def _sitting(entry: dict[str, Any]) -> str:
+    commit, _, changed = entry["environment"]["commit"].partition("-")
+    share = entry.get("share", 1.0)
+    kept = "" if share == 1 else f"; {share:.0%} of the way from its start to its end was kept"
+    return f"{entry['sitting']} ({commit[:10]}{' with changes' if changed else ''}{kept})"
 
 
 def failures(weights: str) -> bytes:

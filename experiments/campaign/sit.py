@@ -58,9 +58,9 @@ class Phase:
     ema_decay: float
 
 
-# Many small crops at a higher rate come first; at twice these rates base's first sitting ended below its start. A network
-# learns to rely on the borders of its crops, the more the farther it sees: validation on whole images falls through the
-# first phase, and the second, at 256 pixels, has to win it back.
+# Many small crops at a higher rate come first; at twice these rates, base's first sitting ended below its start. A
+# network learns to rely on the borders of its crops, the more the farther it sees: validation on whole images falls
+# through the first phase, and the second, at 256 pixels, has to win it back.
 PHASES = (Phase("cycle", 0.35, 192, 4, 5e-4, 0.999), Phase("finish", 0.65, 256, 2, 3e-4, 0.999))
 
 
@@ -191,7 +191,7 @@ def state(log: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return (
         "# The campaign\n\nWritten by `sit.py` from log.json. Mean luma PSNR on development sets; clean: RGB PSNR of "
-        "clean photographs.\n\n" + "\n".join(lines) + f"\n\nNext: `SSTL_DATA=... {log[-1]['command']}`, then commit.\n"
+        "clean photographs.\n\n" + "\n".join(lines) + f"\n\nNext: `SSTL_DATA=... {log[-1]['command']}`\n"
     )
 
 

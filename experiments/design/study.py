@@ -139,9 +139,13 @@ def page() -> str:
         "# Design study\n\nWritten by `study.py` from cells/: `joint` small, trained by the campaign's recipe in crops "
         f"of 96 for {SECONDS:.0f} seconds of one thread, with one thing changed at a time. Luma PSNR on {IMAGES} "
         "development pairs a set, RGB PSNR of clean photographs against themselves, F1 of the map on Rain100L in "
-        "percent, as differences from the base; *another seed* shows how little a small difference means. So short a "
-        "training favours what learns fast.\n"
+        "percent, as differences from the base. So short a training favours what learns fast.\n"
     )
+    if "another seed" in cells:
+        text += "\n*Another seed* shows how little a small difference means.\n"
+    missing = [name for variants in VARIANTS.values() for name in variants if name not in cells]
+    if missing:
+        text += f"\nNot measured yet: {', '.join(missing)}.\n"
     base = cells.get("base", {}).get("scores", {})
     for question, variants in VARIANTS.items():
         rows = [_row(name, cells[name], base) for name in variants if name in cells]

@@ -48,8 +48,7 @@ The weights that ship now lift veils by themselves. Rehearsed under a veil on a 
 came to remove twice as much light, and darkened photos; `sstl adapt` rehearses without a veil now, at larger crops, and
 takes no square of light for a streak (the run at twice the rate). What that run forgets of the development pairs, most
 of all of those of Rain800 that are darker than their truth, the gate does not see. At half that rate, from the weights
-that ship now, the gate finds no gain on these photos that it would vouch for, and the start is returned; in the suite
-(table *What the gate chose*, rows *shipped*) half the rate forgets but a little less.
+that ship now, the gate finds no gain on these photos that it would vouch for, and the start is returned.
 """
 
 

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of rainy photos")
     parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--weights", metavar="NAME|PATH", help="where to start (default: the shipped weights)")
+    parser.add_argument(
+        "--weights", metavar="NAME|PATH", help="where to start, as in sstl derain (default: joint-small)"
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=300, help="optimiser steps (default: %(default)s)")
     length.add_argument("--minutes", type=float, help="train for about so many minutes instead")
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--known",
         metavar="NAME|FILE",
         nargs="*",
-        help="more rain that the weights know and must not lose (default: seven recipes for the shipped weights)",
+        help="more rain that the weights know and must not lose (default: seven recipes for shipped ones, else none)",
     )
     parser.add_argument(
         "--learning-rate",

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ImportError:
-        raise SstlError("'sstl completion' needs shtab; pip install 'sstl[completion]'.") from None
+        raise SstlError("'sstl completion' needs shtab; pip install shtab") from None
     print(shtab.complete(_with_files(build_parser(ALL), shtab.FILE), args.shell))
     return 0
 

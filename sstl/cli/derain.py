@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="folder to write into; for one photo or video also a file",
     )
-    parser.add_argument("--weights", metavar="NAME|PATH", help="shipped weights or a file (default: the shipped ones)")
+    parser.add_argument(
+        "--weights",
+        metavar="NAME|PATH",
+        help="by name (see 'sstl weights'), a file, the folder of a run, or hub:ORG/NAME (default: joint-small)",
+    )
     parser.add_argument(
         "--layers",
         metavar="LAYERS",

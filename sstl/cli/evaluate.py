@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="restore the clean images and score the output against them: RGB, each PSNR counts at most 60 dB",
     )
     parser.add_argument(
-        "--weights", metavar="NAME|PATH", nargs="+", help="weights to score (default: those of sstl derain)"
+        "--weights", metavar="NAME|PATH", nargs="+", help="weights to score, as in sstl derain (default: joint-small)"
     )
     parser.add_argument(
         "--protocol",

@@ -8,9 +8,9 @@ from pathlib import Path
 from sstl.cli.output import hint
 
 EXAMPLES = """examples:
-  sstl train experiments/first-run/joint-small.yaml data.root=my-data
-  sstl train experiments/first-run/joint-small.yaml steps=2000 optimizer.lr=5.0e-4
-  sstl train experiments/first-run/joint-small.yaml --resume"""
+  sstl train experiments/campaign/campaign.yaml data.root=my-data
+  sstl train experiments/campaign/campaign.yaml steps=2000 optimizer.lr=5.0e-4
+  sstl train experiments/campaign/campaign.yaml --resume"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

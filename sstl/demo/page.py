@@ -77,7 +77,7 @@ def import_gradio() -> ModuleType:
     try:
         import gradio
     except ImportError:
-        raise SstlError("the web page needs gradio; install it by: pip install 'sstl[demo]'") from None
+        raise SstlError("the web page needs gradio; install it by: pip install gradio") from None
     return gradio  # type: ignore[no-any-return]  # it is not followed by mypy
 
 

@@ -75,7 +75,7 @@ def _summary_writer(output: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ConfigError("tensorboard: true needs TensorBoard; pip install 'sstl[track]'.") from None
+        raise ConfigError("tensorboard: true needs TensorBoard; pip install tensorboard") from None
     return SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
 
 

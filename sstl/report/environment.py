@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 import sstl
+from sstl.ops.precision import resolve_precision
 
 
 def environment(**more: str | int | None) -> dict[str, str | int | None]:
-    """Return the versions, processor, threads and UTC date as plain values for JSON.
+    """Return the versions, kind and number of processors, threads and UTC date as plain values for JSON.
 
     Args:
         **more: what the caller knows, for example ``precision="bf16", seed=0``.
@@ -28,10 +29,17 @@ def environment(**more: str | int | None) -> dict[str, str | int | None]:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "instructions": _instructions(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **more,
     }
+
+
+def _instructions() -> str:
+    """What the arithmetic of this processor is known by: times on one kind say little of another."""
+    native = resolve_precision("auto", torch.device("cpu")) == torch.bfloat16
+    return torch.backends.cpu.get_cpu_capability() + " with bfloat16" * native
 
 
 def commit(package: Path) -> str | None:

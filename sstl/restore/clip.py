@@ -47,7 +47,7 @@ def import_av() -> ModuleType:
     try:
         import av
     except ImportError:
-        raise SstlError("videos need PyAV; install it by: pip install 'sstl[video]'") from None
+        raise SstlError("videos need PyAV; install it by: pip install av") from None
     return av  # type: ignore[no-any-return]  # it has no stubs that mypy is to follow
 
 

@@ -115,7 +115,7 @@ def export_network(network: Network, path: str | Path, form: Format | None = Non
 
 
 def needs(form: Format) -> None:
-    """Raise SstlError, naming the extra, unless the packages that the format needs are installed."""
+    """Raise SstlError, naming what to install, unless the packages that the format needs are installed."""
     packages = {
         "torch": (),
         "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -125,8 +125,8 @@ def needs(form: Format) -> None:
         try:
             importlib.import_module(package)
         except ImportError:
-            extra = "openvino" if form == "openvino" else "export"
-            raise SstlError(f"exporting to {form} needs {package}; pip install 'sstl[{extra}]'.") from None
+            remedy = f"pip install {' '.join(packages[form])}"
+            raise SstlError(f"exporting to {form} needs {package}; {remedy}") from None
 
 
 def _trace(layers: Layers, name: str) -> torch.export.ExportedProgram:
