@@ -176,7 +176,7 @@ def _convert_union(hint: Any, value: Any, where: str, key: str) -> Any:
 
 def _convert_scalar(hint: Any, value: Any, where: str, key: str) -> Any:
     if hint is Path and isinstance(value, str):
-        return Path(value)
+        return Path(value).expanduser()
     if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):

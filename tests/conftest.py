@@ -43,6 +43,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest file first, so that the other process is not waiting for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_site.py")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Iterator[None]:
     """End the suite on a signal that a training took for its own; it would go on with the next test."""

@@ -14,9 +14,10 @@ from skimage import data
 import sstl
 from sstl.config import load_config
 from sstl.data import SourceConfig, open_images, open_pairs
-from sstl.engine import GateConfig, TrainConfig, read_log
+from sstl.engine import GateConfig, Interrupted, TrainConfig, read_log
 from sstl.errors import ConfigError, InputError, SstlError
 from sstl.methods.trust import Harm, Judgement, Trust
+from sstl.networks import save_weights
 from sstl.rain import Match, load_recipe, render
 from sstl.report import adaptation, findings
 from sstl.report.adaptation import KNOWN, adapt, check_photos, rain_cover, report_run
@@ -107,6 +108,8 @@ def test_minutes_become_steps(photos, tmp_path, monkeypatch):
     result = adapt(photos, tmp_path / "run", SOURCE, minutes=0.5)
     assert seen == [(0.5, 300)]
     assert "steps: 2\n" in (result.weights.parent / "config.yaml").read_text()
+    adapt(photos, tmp_path / "run", SOURCE, minutes=0.5, resume=True)  # as many steps as it was to have
+    assert len(seen) == 1
 
 
 def test_the_pace_gives_the_steps(tmp_path, monkeypatch):
@@ -118,8 +121,17 @@ def test_the_pace_gives_the_steps(tmp_path, monkeypatch):
         output=tmp_path, data=adaptation.DataConfig(paired=(adaptation._rained_on("bundled", "train", "mixed"),))
     )
     assert adaptation.steps_for(2, config) == 240
-    with pytest.raises(ConfigError, match="positive"):
-        adaptation.steps_for(0, config)
+    for minutes in (0, float("nan")):
+        with pytest.raises(ConfigError, match="positive"):
+            adaptation.steps_for(minutes, config)
+
+    def interrupted(_):
+        raise Interrupted("stopped at step 1; saved.", 15, resumable=True)
+
+    monkeypatch.setattr(adaptation, "train", interrupted)
+    with pytest.raises(Interrupted, match="nothing was done yet") as caught:
+        adaptation.steps_for(2, config)
+    assert (caught.value.exit_code, caught.value.resumable) == (143, False)
 
 
 def test_what_cannot_be_adapted_to(tmp_path):
@@ -140,7 +152,21 @@ def test_mistakes_are_told_before_training(photos, tmp_path):
         adapt(photos, tmp_path / "run", "nothing")
     with pytest.raises(SstlError, match="unknown recipe"):
         adapt(photos, tmp_path / "run", SOURCE, recipe="hevy")
+    with pytest.raises(ConfigError, match="'steps' is 0"):
+        adapt(photos, tmp_path / "run", SOURCE, steps=0)
+    for folder in (photos, tmp_path):
+        with pytest.raises(ConfigError, match="holds the photos; give a folder of its own"):
+            adapt(photos, folder, SOURCE)
+    with pytest.raises(ConfigError, match=r"a\.png is in --clean and in --held-out"):
+        adapt(photos, tmp_path / "run", SOURCE, clean=tmp_path, held_out=photos)
     assert not (tmp_path / "run").exists()
+
+
+def test_figures_that_are_none_are_named(photos, tmp_path):
+    run = adapt(photos, tmp_path / "run", SOURCE, steps=1).weights.parent
+    (run / "figures.json").write_text('{"figures": {}}')
+    with pytest.raises(ConfigError, match=r"figures\.json is damaged"):
+        report_run(run)
 
 
 def test_the_command(photos, tmp_path, run_cli):
@@ -263,6 +289,11 @@ def test_dry_photos_are_left_alone(photos, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="--overwrite"):
         adapt(photos, tmp_path / "run", SOURCE)
     adapt(photos, tmp_path / "run", SOURCE, overwrite=True)
+    adapted = sstl.load(SOURCE).network
+    proud = {"trust": {"accepted": True, "best": {"gain": 2.1, "error": 0.3, "step": 250}}}
+    start = save_weights(tmp_path / "adapted.safetensors", adapted, proud)
+    outcome = adapt(photos, tmp_path / "again", start).outcome
+    assert outcome.dry  # what an earlier gate said of other photos is not told of these
 
 
 def test_rain_covers_rainy_photos_and_not_clear_ones(tmp_path):

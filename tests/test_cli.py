@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import sstl
 from sstl.cli.main import COMMANDS
+from sstl.config import from_tree
+from sstl.engine import Interrupted, TrainConfig
 from sstl.networks import create_network, list_networks, save_weights, weights
 from sstl.report import inspection
 
@@ -210,3 +213,45 @@ def test_a_json_file_that_cannot_be_written_is_named(run_cli, tmp_path):
     assert outcome.code == 2
     assert outcome.err.startswith(f"sstl: error: {tmp_path / 'file'}")
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("adapt x -o y --steps 0", "'0' is not a whole number from 1 up"),
+        ("adapt x -o y --seed -1", "'-1' is not a whole number from 0 to 4294967295"),
+        ("adapt x -o y --minutes nan", "'nan' is not a number above 0"),
+        ("quickstart --seed 4294967296", "'4294967296' is not a whole number from 0 to 4294967295"),
+        ("synthesize bundled -o y --recipe light --seed 1e3", "'1e3' is not a whole number"),
+        ("derain x -o y --seed 99999999999", "from 0 to 4294967295"),
+        ("demo --port 70000", "'70000' is not a whole number from 0 to 65535"),
+        ("networks show joint widths=[24]", "network 'joint': "),
+        ("networks show joint blocks=[1]", "network 'joint': "),
+        ("data get --url http://[x/f.zip -o y", "'http://[x/f.zip' is no address"),
+    ],
+)
+def test_values_that_cannot_be_are_named(run_cli, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert_error(run_cli(*arguments.split()), message)
+
+
+def test_home_is_found_in_a_training_file():
+    config = from_tree(TrainConfig, {"output": "~/run", "data": {"paired": [{"path": "bundled"}], "root": "~/data"}})
+    assert config.output == Path.home() / "run"
+    assert config.data.root == Path.home() / "data"
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [
+        ("train c.yaml --overwrite", "sstl train c.yaml --resume"),
+        ("quickstart --seed 3", "sstl quickstart --seed 3 --overwrite"),
+    ],
+)
+def test_what_was_interrupted_says_how_it_goes_on(run_cli, monkeypatch, command, goes_on):
+    def run(_):
+        raise Interrupted("stopped at step 1; saved.", 15, resumable=True)
+
+    monkeypatch.setattr(f"sstl.cli.{command.split()[0]}.run", run)
+    done = run_cli(*command.split())
+    assert (done.code, done.err) == (143, f"sstl: error: stopped at step 1; saved. Go on with: {goes_on}\n")

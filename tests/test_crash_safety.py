@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from sstl.engine.lock import NAME, only_run
 from sstl.errors import ConfigError, WeightsError
 from sstl.methods import create_method
 from sstl.networks import create_network
-from sstl.ops.files import PART, write_atomic
+from sstl.ops.files import PART, whole_file, write_atomic
 
 HARNESS = ROOT / "experiments/reliability"
 sys.path.insert(0, str(HARNESS))
@@ -245,6 +246,13 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path, mon
     assert caught.value.filename == str(path)
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "whole") as part:
+        shutil.copyfile(tmp_path / "missing", part)
+    assert Path(caught.value.filename).name == "missing"
+    assert not any(tmp_path.iterdir())
 
 
 def test_no_damage_to_a_checkpoint_goes_unnoticed(config):

@@ -94,6 +94,12 @@ def test_what_is_too_much_is_refused(desk, folder, names, message):
     assert view.share is None
 
 
+def test_weights_of_one_name_can_all_be_chosen(tmp_path):
+    desk = Desk(tmp_path, ["runs/a/weights.safetensors", "runs/b/weights.safetensors", "runs/c/mine.safetensors"])
+    given = ["runs/a/weights.safetensors", "runs/b/weights.safetensors", "mine.safetensors"]
+    assert [*desk.weights][:4] == ["joint-small", *given]
+
+
 def test_photos_of_one_name_are_all_kept(desk, folder):
     view = last(desk.derain("u", [folder / "face.jpg"] * 2, TINY))
     with zipfile.ZipFile(view.archive) as archive:

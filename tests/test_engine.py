@@ -40,7 +40,7 @@ from sstl.engine import (
     read_log,
     train,
 )
-from sstl.engine.records import RunLog
+from sstl.engine.records import RunLog, picture_grid
 from sstl.errors import ConfigError, DivergenceError, SstlError, WeightsError
 from sstl.methods import METHODS
 from sstl.methods.supervised import Supervised
@@ -176,6 +176,28 @@ def test_a_run_is_a_function_of_its_configuration(config):
     first, again, other = (train(config(name, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert_same(first, again)
     assert not all(torch.equal(t, tensors(other)[name]) for name, t in tensors(first).items())
+
+
+def test_splits_of_one_set_are_validated_each_by_itself(config, root, tmp_path):
+    for split, number in (("val", 0), ("test", 1)):
+        for side in ("rainy", "clean"):
+            (tmp_path / "set" / split / side).mkdir(parents=True)
+            shutil.copy(root / "pairs" / side / f"{number}.png", tmp_path / "set" / split / side)
+    sources = tuple(SourceConfig(str(tmp_path / "set"), split=split) for split in ("val", "test"))
+    settings = config(steps=1, validation=replace(VALIDATION, sources=sources, every=1))
+    train(settings)
+    (found,) = (line["validation"] for line in read_log(settings.output / "log.jsonl") if "validation" in line)
+    psnr = [found[f"{tmp_path / 'set'} {split}/psnr"] for split in ("val", "test")]
+    assert psnr[0] != psnr[1]
+    assert found["psnr"] == pytest.approx(np.mean(psnr))
+
+
+def test_pictures_teach_nothing(photo):
+    network = create_network("ddn").train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    picture_grid(network, photo, torch.device("cpu"))
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
 
 
 def test_accumulation_is_a_larger_batch(config):
@@ -512,6 +534,38 @@ def test_a_run_is_not_overwritten_by_accident(config):
     assert [path.stem for path in checkpoints(settings.output)] == ["step-00000002"]
 
 
+def test_nothing_of_a_run_that_is_replaced_is_taken_for_the_new_one(config, monkeypatch):
+    settings = config(steps=2, validation=VALIDATION, picture_every=2, snapshot_every=2)
+    train(settings)
+    (settings.output / "notes.txt").write_text("mine")
+    shutil.rmtree(settings.output / "checkpoints")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(settings)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["sstl.engine.train"], "run_loop", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(settings, seed=1), overwrite=True)
+    left = {path.name for path in settings.output.rglob("*") if path.is_file()}
+    assert left == {"config.yaml", "log.jsonl", "notes.txt"}
+
+
+def test_a_run_that_goes_on_with_other_settings_uses_them_and_says_so(config, capsys):
+    settings = config(steps=2, optimizer=OptimizerConfig(weight_decay=0.5, betas=(0.5, 0.6)))
+    train(settings)
+    other = replace(settings, steps=4, optimizer=OptimizerConfig(weight_decay=0.0, betas=(0.9, 0.99)), log_every=2)
+    train(other, resume=True)
+    said = capsys.readouterr().err
+    assert "run goes on, but not the optimizer.betas, optimizer.weight_decay with which it began" in said
+    with safe_open(checkpoints(settings.output)[-1], framework="pt") as file:
+        (group,) = json.loads(file.metadata()["groups"])["network"]
+    assert (group["weight_decay"], group["betas"]) == (0.0, [0.9, 0.99])
+    train(replace(other, steps=5, picture_every=7), resume=True)
+    assert "goes on, but" not in capsys.readouterr().err
+
+
 def test_there_must_be_something_to_resume(config):
     settings = config()
     with pytest.raises(ConfigError, match="no checkpoint to resume from"):
@@ -631,6 +685,11 @@ def test_a_run_that_cannot_begin_writes_nothing(config, changes, error, named):
         ("validation={sources: [{path: pairs}], every: 0}", "'every' and 'limit' must be at least 1"),
         ("optimizer.lr=1e-3", "write 0.001"),
         ("precision=fp16", "precision"),
+        ("optimizer.lr=.nan", "'lr' is nan"),
+        ("data.workers=-1", "'workers' is -1"),
+        ("data.cache_gb=.inf", "'cache_gb' inf"),
+        ("snapshot_every=-1", "'snapshot_every' is -1"),
+        ("validation={sources: [{path: pairs}, {path: pairs}]}", "'sources' names one twice"),
     ],
 )
 def test_numbers_that_make_no_run_are_named(config, tmp_path, changes, named):

@@ -286,6 +286,16 @@ def test_the_command_selects_split_and_set(run_cli: RunCli, folders: Path, weigh
     assert keys("--split", "dev", "--do-no-harm") == ["c-1"]
 
 
+def test_a_manifest_is_found_below_sstl_data(run_cli: RunCli, folders: Path, weights: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SSTL_DATA", str(folders))
+    monkeypatch.chdir(folders.parent)
+    done = run_cli("evaluate", "--data", "manifest.csv", "--split", "dev", "--weights", weights)
+    assert done.code == 0, done.err
+    (folders.parent / "manifest.csv").write_text("kind,key\n")  # what was typed is first what lies here
+    assert run_cli("evaluate", "--data", "manifest.csv", "--split", "dev", "--weights", weights).code == 2
+    (folders.parent / "manifest.csv").unlink()
+
+
 def test_the_default_weights_are_the_shipped_ones(
     run_cli: RunCli, folders: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

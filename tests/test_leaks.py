@@ -15,6 +15,7 @@ from skimage import data
 from sstl.data import SourceConfig
 from sstl.data.leaks import Check, backgrounds, find_leaks
 from sstl.data.sketches import ORIENTATIONS, Sketch, orient, orient_place
+from sstl.errors import ConfigError
 
 Pixels = np.ndarray
 
@@ -219,6 +220,23 @@ def test_backgrounds_of_a_manifest(tmp_path):
     assert keys(SourceConfig(path, "train")) == ["a-1", "b-1"]
     assert keys(SourceConfig(path, "train", "b")) == ["b-1"]
     assert keys(SourceConfig(path, "dev")) == ["c-1"]
+
+
+def test_what_was_not_compared_is_not_passed_over(tmp_path):
+    for name in ("clean/1", "rainy/1", "clean/2"):
+        put(tmp_path / "odd" / f"{name}.png", scene(1))
+    assert keys(SourceConfig(str(tmp_path / "odd"))) == ["clean/1.png", "clean/2.png"]  # what is trained on alone, too
+    put(tmp_path / "odd" / "clean/1.jpg", scene(2))
+    with pytest.raises(ConfigError, match=r"clean"):
+        backgrounds(SourceConfig(str(tmp_path / "odd")))
+
+
+def test_backgrounds_of_a_table_count_once(tmp_path):
+    import datasets
+
+    images = [Image.fromarray(scene(i)) for i in range(3)]
+    datasets.Dataset.from_dict({"rainy": images, "clean": images}).to_parquet(tmp_path / "t.parquet")
+    assert len(keys(SourceConfig(str(tmp_path / "t.parquet")))) == 3
 
 
 def test_check(tmp_path, run_cli):

@@ -125,6 +125,8 @@ def test_quiet_and_verbose_exclude_each_other(run_cli):
         (("networks", "show", "jont"), "Did you mean 'joint'?"),
         (("data", "list", "rain100hh"), "Did you mean 'rain100h'?"),
         (("weights", "show", "joint-smal"), "Did you mean 'joint-small'?"),
+        (("-q", "weights"), "unrecognized arguments: -q. Options stand behind the command."),
+        (("derain", "x", "-o", "y", "--over"), "unrecognized arguments: --over."),
     ],
 )
 def test_mistyped_names_are_guessed(run_cli, arguments, suggestion):
@@ -150,6 +152,8 @@ def test_a_dry_run_of_derain_writes_nothing(run_cli, photos, tmp_path):
     assert f"{out / 'b.png'} (is there, would be kept)" in done.out
     assert "nothing was written" in done.out
     assert [path.name for path in out.iterdir()] == ["b.png"]
+    done = run_cli("derain", photos, "-o", out, "--dry-run", "--layers", "background,mask")
+    assert f"{photos / 'b.png'} -> {out / 'b.mask.png'}\n" in done.out
 
 
 def test_a_dry_run_of_synthesize_writes_nothing(run_cli, photos, tmp_path):

@@ -276,6 +276,17 @@ def test_a_network_without_detection_has_no_mask() -> None:
         restorer.restore_photo(Photo(COLOUR), ["mask"])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(12, 9, 3), (12, 9)])
+def test_doubt_of_every_kind_of_image(dtype, shape) -> None:
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    restorer = Restorer(create_network("joint", size="tiny"))
+    doubt = restorer.restore_photo(Photo(pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)), ["doubt"])["doubt"]
+    assert doubt.pixels.shape[:2] == shape[:2]
+    planes = restorer._run(torch.from_numpy(np.atleast_3d(pixels)).movedim(-1, 0), ["doubt"])["doubt"]
+    assert planes.dtype == torch.from_numpy(pixels).dtype
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -304,6 +315,8 @@ def test_load(tmp_path) -> None:
     assert np.abs(coarse - restorer.restore(COLOUR)).max() <= 2
     with pytest.raises(SstlError, match="device 'gpu' is unknown; use auto, cpu or cuda"):
         load(tmp_path / "w.safetensors", device="gpu")
+    with pytest.raises(SstlError, match="device 'meta' is not supported"):
+        load(tmp_path / "w.safetensors", device="meta")
     with pytest.raises(SstlError, match="device 'cuda:99' is not there"):
         load(tmp_path / "w.safetensors", device="cuda:99")
 
@@ -384,6 +397,23 @@ def test_an_input_is_never_replaced(identity: Restorer, photos) -> None:
         (outcome,) = derain(identity, [photos / "a.jpg"], out, overwrite=True)
         assert "would replace an input" in outcome.error
     assert (photos / "a.jpg").read_bytes() == before
+
+
+def test_too_little_memory_is_an_error_of_its_photo(identity: Restorer, photos, tmp_path, monkeypatch) -> None:
+    def too_much(*_):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    monkeypatch.setattr(identity, "restore_photo", too_much)
+    jobs, _ = plan([photos], tmp_path / "out")
+    outcomes = [*restore_files(identity, jobs)]
+    assert all("not enough memory; give a smaller --tile" in (outcome.error or "") for outcome in outcomes)
+
+    def broken(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(identity, "restore_photo", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        [*restore_files(identity, jobs)]
 
 
 def test_single_file_names(identity: Restorer, photos, tmp_path) -> None:

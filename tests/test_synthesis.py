@@ -283,7 +283,14 @@ def test_a_data_set_is_not_replaced_unasked(run_cli, tmp_path):
     again = run_cli(*arguments)
     assert again.code == ConfigError.exit_code
     assert "already holds a manifest.csv; give --overwrite" in again.err
+    (tmp_path / "made" / "rainy" / "mine.png").write_bytes(b"")
+    more = ("synthesize", "bundled", "-o", tmp_path / "made", "--recipe", "dry", "--count", 3, "--overwrite")
+    assert run_cli(*more).code == 0
+    (tmp_path / "made" / "manifest.csv").unlink()  # as after an interruption
+    assert "already holds a parameters.jsonl; give --overwrite" in run_cli(*arguments).err
     assert run_cli(*arguments, "--overwrite").code == 0
+    for layer, count in (("rainy", 2), ("clean", 1), ("map", 1)):
+        assert len([*(tmp_path / "made" / layer).iterdir()]) == count
 
 
 def test_the_rain_of_pairs_on_other_backgrounds(run_cli, tmp_path):
@@ -317,7 +324,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_made(run_cli, tmp_path):
         (("bundled",), "needs -o OUT"),
         (("bundled", "-o", "x"), "needs --recipe NAME"),
         (("bundled", "-o", "x", "--recipe", "lihgt"), "Did you mean 'light'?"),
-        (("bundled", "-o", "x", "--recipe", "light", "--count", "0"), "--count is 0"),
+        (("bundled", "-o", "x", "--recipe", "light", "--count", "0"), "'0' is not a whole number from 1 up"),
         (("bundled", "-o", "x", "--recipe", "garg"), "give a folder of them"),
     ],
 )

@@ -245,6 +245,8 @@ def test_training_stops_when_it_gets_no_better(config, monkeypatch):
     fake(monkeypatch, [0.5, 0.4, 0.4, 0.4])
     train(settings)
     assert [entry["step"] for entry in judgements(settings)] == [2, 4, 6]
+    train(settings, resume=True)  # after an interruption of what comes behind the training
+    assert [entry["step"] for entry in judgements(settings)] == [2, 4, 6]
 
 
 def test_what_forgets_too_much_is_taken_back_towards_the_start(config, monkeypatch):

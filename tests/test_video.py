@@ -334,8 +334,9 @@ def test_the_command(run_cli: Callable[..., Outcome], tmp_path, weights, monkeyp
         ((source, photo, "-o", tmp_path / "a.mp4"), "a folder is needed for these inputs"),
         ((source, source, "-o", tmp_path / "a.mp4"), "a folder is needed for these inputs"),
         ((photo, "-o", tmp_path / "a.mp4"), "there is no video to write"),
+        ((source, photo, "-o", tmp_path / "a.jpg"), "a.jpg is a file, or an image's name; give a folder"),
         ((source, "-o", tmp_path / "a.avi"), "cannot write '.avi' videos"),
-        ((source, "-o", photo), "photo.png is a file; give a folder"),
+        ((source, "-o", photo), "photo.png is a file, or an image's name; give a folder"),
     ]:
         failed = run_cli("derain", *arguments, "--weights", weights)
         assert failed.code == 2
@@ -349,3 +350,38 @@ def test_the_command(run_cli: Callable[..., Outcome], tmp_path, weights, monkeyp
     failed = run_cli("derain", source, "-o", tmp_path / "three", "--weights", weights)
     assert failed.code == 2
     assert "pip install av" in failed.err
+
+
+def test_no_clip_replaces_another_and_none_is_forgotten(run_cli: Callable[..., Outcome], tmp_path, weights):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_clip(tmp_path / name / "clip.mp4", pan(2))
+    clips = tmp_path / "a" / "clip.mp4", tmp_path / "b" / "clip.mp4"
+    done = run_cli("derain", *clips, clips[0], "-o", tmp_path / "out", "--weights", weights)
+    assert done.code == 1
+    assert "derained 1 of 2 files" in done.out
+    assert f"b/clip.mp4: its result {tmp_path}/out/clip.mp4 is that of {clips[0]} already; rename" in done.err
+    before = clips[0].read_bytes()
+    done = run_cli("derain", *clips, "-o", tmp_path / "a", "--overwrite", "--weights", weights)
+    assert done.code == 1
+    assert done.err.count("would replace an input") == 2
+    assert clips[0].read_bytes() == before
+
+
+def test_samples_are_spread_over_the_clip(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", torch.linspace(0, 1, 40).view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
+    with Clip(path, 10**6) as clip:
+        means = [float(frame.mean()) / 255 for frame in clip.samples(4)]
+    assert means == pytest.approx([0, 0.25, 0.5, 0.75], abs=0.05)
+
+
+def test_what_is_lost_of_a_clip_is_told(tmp_path):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=10)
+        video.height, video.width, video.pix_fmt = 32, 32, "rgba64le"
+        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 4), 3000, np.uint16), "rgba64le")
+        container.mux([*video.encode(frame), *video.encode(None)])
+    notes = restore_video(Restorer(Unchanged()), path, tmp_path / "dry.mkv").notes
+    assert "its transparency is lost" in notes
+    assert any(note.startswith("it is written with 12 bits per channel instead of 16") for note in notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
@@ -159,6 +160,12 @@ def test_damaged_notes(tmp_path, tiny_network, key, text):
     assert "damaged" in refusal(path)
     with pytest.raises(WeightsError, match=r"weights\.safetensors.* damaged"):
         read_info(path)
+
+
+def test_a_file_makes_nobody_fetch_another(tmp_path, tiny_network):
+    path = tmp_path / "weights.safetensors"
+    save_file(tiny_network.state_dict(), path, metadata(config=json.dumps({"pretrained": "hub:some/thing"})))
+    assert "damaged" in refusal(path)
 
 
 def test_a_missing_and_a_surplus_tensor(tmp_path, tiny_network):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+
+from sstl.cli.output import positive, seed, whole
 
 EXAMPLES = """examples:
   sstl adapt my-rainy-photos -o runs/mine
@@ -19,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar="NAME|PATH", help="where to start, as in sstl derain (default: joint-small)"
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, default=300, help="optimiser steps (default: %(default)s)")
-    length.add_argument("--minutes", type=float, help="train for about so many minutes instead")
+    length.add_argument(
+        "--steps", metavar="N", type=whole(1), default=300, help="optimiser steps (default: %(default)s)"
+    )
+    length.add_argument("--minutes", metavar="M", type=positive, help="train for about so many minutes instead")
     parser.add_argument("--method", default="default", help="see 'sstl methods' (default: %(default)s)")
     parser.add_argument(
         "--options", metavar="KEY=VALUE", nargs="+", default=(), help="options of the method, for example tv=1.0e-3"
@@ -49,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         metavar="RATE",
-        type=float,
+        type=positive,
         default=5e-5,
         help="of AdamW; larger goes further and forgets more (default: %(default)s)",
     )
@@ -64,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the last weights, judged or not; else the best judged ones, or the start if none is better",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", metavar="N", type=seed, default=0)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
@@ -106,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
         hint(
             "a few bundled photographs are little to lay rain over; give --clean a folder of your own clear photographs"
         )
-    hint(f"open the report, then  sstl derain {args.photos} -o OUT --weights {result.weights}")
+    command = shlex.join(["sstl", "derain", str(args.photos), "-o", "OUT", "--weights", str(result.weights)])
+    hint(f"open the report, then  {command}")
     write_json(args.json, {"outcome": vars(result.outcome), "figures": result.figures}, seed=args.seed)
     for path, reason in result.failures.items():
         print_error(reason if str(path) in reason else f"{path}: {reason}")

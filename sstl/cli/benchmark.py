@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sstl.cli.networks import pixels, sizes
-from sstl.cli.output import add_json, hint, print_table, write_json
+from sstl.cli.networks import sizes
+from sstl.cli.output import add_json, hint, print_table, whole, write_json
 
 if TYPE_CHECKING:
     from sstl.report.benchmark import Contestant, Timing
@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="networks to run as the code of their paper does: float32, contiguous, without tiles",
     )
     parser.add_argument(
-        "--size", metavar=("H", "W"), nargs=2, type=pixels, action="append", help="of an image (default: 321 481)"
+        "--size", metavar=("H", "W"), nargs=2, type=whole(1), action="append", help="of an image (default: 321 481)"
     )
-    parser.add_argument("--repeats", metavar="N", type=pixels, default=30, help="restorations of each (default: 30)")
+    parser.add_argument("--repeats", metavar="N", type=whole(1), default=30, help="restorations of each (default: 30)")
     parser.add_argument("--train", action="store_true", help="also time training steps, data included")
     add_json(parser, EXAMPLES)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sstl.cli.output import hint, open_in_browser, print_error, write_json
+from sstl.cli.output import hint, open_in_browser, print_error, whole, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     blind.add_argument("--blind", metavar=("A", "B"), nargs=2, type=Path, help="two restorations of the same photos")
     blind.add_argument("--votes", metavar="FILE", type=Path, help="where to keep the votes (default: A-B-votes.jsonl)")
     blind.add_argument("--seed", metavar="N", type=int, help="of the order and the sides (default: nobody knows it)")
-    blind.add_argument("--port", metavar="N", type=int, default=0, help="of 127.0.0.1 (default: any free one)")
+    blind.add_argument(
+        "--port", metavar="N", type=whole(0, 65535), default=0, help="of 127.0.0.1 (default: any free one)"
+    )
     blind.add_argument("--no-browser", action="store_true", help="only print the address")
     blind.add_argument("--report", action="store_true", help="print the count so far and end")
     blind.add_argument("--json", metavar="FILE", type=Path, help="also write the count as JSON")

@@ -103,9 +103,11 @@ def _print_set(known: dict[str, Any]) -> None:
 
 
 def _show(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    from sstl.data import SourceConfig
+    from sstl.data.sources import typed
     from sstl.data.survey import COUNTS, survey
 
-    parts = survey(args.name, progress=True)
+    parts = survey(typed(SourceConfig(args.name)).path, progress=True)
     header = ("part", *COUNTS, "smallest", "largest", "most frequent", "layout")
     print_table(header, [_row(part) for part in parts], numbers=header[1:9])
     unpaired = [f"{name}: has no partner; pairs are found by name." for part in parts for name in part.unpaired]
@@ -155,9 +157,10 @@ def _check(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from sstl.config import to_tree
     from sstl.data import SourceConfig
     from sstl.data.leaks import backgrounds, find_leaks
+    from sstl.data.sources import typed
 
-    train = backgrounds(SourceConfig(args.name, args.split, args.set))
-    test = backgrounds(SourceConfig(args.against, args.against_split, args.against_set))
+    train = backgrounds(typed(SourceConfig(args.name, args.split, args.set)))
+    test = backgrounds(typed(SourceConfig(args.against, args.against_split, args.against_set)))
     found = find_leaks(train, test, progress=True)
     print(f"compared {found.train_images} backgrounds with {found.test_images} of {args.against}")
     if found.leaks:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sstl.cli.output import detail, hint, note, print_error, write_json
+from sstl.cli.output import detail, hint, note, print_error, seed, whole, write_json
 from sstl.errors import InputError, SstlError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="default: auto")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
-        "--max-pixels", metavar="N", type=_number, default=None, help="refuse larger photos (default: 300 million)"
+        "--max-pixels", metavar="N", type=whole(1), default=None, help="refuse larger photos (default: 300 million)"
     )
     parser.add_argument(
         "--deveil",
@@ -70,12 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapt-steps",
         metavar="N",
-        type=_number,
+        type=whole(0),
         default=0,
         help="first adapt a copy of the weights to each photo in N steps (20 to 100); it is "
         "used only if a held-back part of the photo favours it (default: 0, no adaptation); of a video to some frames",
     )
-    parser.add_argument("--seed", metavar="N", type=_number, default=0, help="of the adaptations (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of the adaptations (default: 0)")
     parser.add_argument(
         "--each-frame", action="store_true", help="restore each frame of a video on its own; else they are steadied"
     )
@@ -97,11 +97,13 @@ def run(args: argparse.Namespace) -> int:
     from sstl.restore import load, plan, restore_files
 
     processes = crew()
-    videos = _videos(args)
+    videos, refused = _videos(args)
     photos = [path for path in args.inputs if not _is_video(path)]
     jobs, outcomes = plan(photos, args.out) if photos else ([], [])
+    outcomes += refused
+    args.max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
     if args.dry_run:
-        return _plan(args, [*jobs, *videos], outcomes)
+        return _plan(args, jobs, videos, outcomes)
     # Results that could have one name are of one process, which sees it.
     mine = processes.share(jobs, lambda job: job.target.with_name(job.target.name.split(".")[0]))
     clips = processes.share(videos, lambda job: job.target)
@@ -109,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
     if mine or clips:
         restorer = load(args.weights or DEFAULT, args.device, args.precision, args.tile, args.deveil)
         detail(f"weights {args.weights or DEFAULT} on {restorer.device} in {restorer.dtype}, tile {restorer.tile}")
-        args.max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
         own = [jobs[i] for i in mine]
         results = restore_files(
             restorer, own, args.layers, args.overwrite, args.max_pixels, args.adapt_steps, args.seed
@@ -131,15 +132,24 @@ def _light(outcome: Outcome, restorer: Restorer) -> Outcome:
     return replace(outcome, adapted=outcome.adapted and replace(outcome.adapted, restorer=restorer))
 
 
-def _plan(args: argparse.Namespace, jobs: Sequence[Job], failures: Sequence[Outcome]) -> int:
-    """Print what would be done; nothing is decoded, so that a photo that cannot be read is not known yet."""
-    for job in jobs:
-        there = job.target.exists() and not args.overwrite
-        print(f"{job.source} -> {job.target}{' (is there, would be kept)' if there else ''}")
-    print(f"{len(jobs)} photos, {len(args.layers)} files each; nothing was written")
-    for failure in failures:
-        print_error(failure.error)
-    return 1 if failures else 0
+def _plan(args: argparse.Namespace, photos: Sequence[Job], videos: Sequence[Job], failures: Sequence[Outcome]) -> int:
+    """Print what would be done; only headers are read, so that a photo that cannot be decoded is not known yet."""
+    from sstl.restore.folder import result_files
+
+    errors = [failure.error for failure in failures]
+    files = [(job.source, job.target) for job in videos]
+    for job in photos:
+        try:
+            files += [(job.source, file) for file in result_files(job, args.layers, args.max_pixels).values()]
+        except InputError as error:
+            errors.append(str(error))
+    for source, file in files:
+        there = file.exists() and not args.overwrite
+        print(f"{source} -> {file}{' (is there, would be kept)' if there else ''}")
+    print(f"{len(photos)} photos, {len(videos)} videos; nothing was written")
+    for message in errors:
+        print_error(message)
+    return 1 if errors else 0
 
 
 def _is_video(path: Path) -> bool:
@@ -148,7 +158,7 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
 
 
-def _videos(args: argparse.Namespace) -> list[Job]:
+def _videos(args: argparse.Namespace) -> tuple[list[Job], list[Outcome]]:
     from sstl.restore.clip import import_av
     from sstl.restore.video import plan_videos
 
@@ -156,7 +166,7 @@ def _videos(args: argparse.Namespace) -> list[Job]:
     if not videos:
         if _is_video(args.out):
             raise SstlError(f"{args.out} is a video's name, but there is no video to write; give a folder.")
-        return []
+        return [], []
     import_av()
     if args.layers != ("background",):
         raise SstlError("of a video only the background is written; leave --layers out.")
@@ -168,6 +178,7 @@ def _videos(args: argparse.Namespace) -> list[Job]:
 def _restored_videos(args: argparse.Namespace, restorer: Restorer, jobs: Sequence[Job]) -> Iterator[Outcome]:
     from tqdm import tqdm
 
+    from sstl.ops.memory import out_of_memory
     from sstl.restore import Outcome
     from sstl.restore.video import restore_video
 
@@ -187,7 +198,9 @@ def _restored_videos(args: argparse.Namespace, restorer: Restorer, jobs: Sequenc
                 )  # fmt: skip
         except InputError as error:
             yield Outcome(job.source, error=str(error))
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -255,10 +268,4 @@ def _layers(text: str) -> tuple[str, ...]:
 
 
 def _tile(text: str) -> int | Literal["auto"]:
-    return "auto" if text == "auto" else _number(text)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
-    return int(text)
+    return "auto" if text == "auto" else whole(0)(text)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sstl.cli.output import hint, print_error
+from sstl.cli.output import hint, print_error, seed, whole
 from sstl.errors import ConfigError, SstlError
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--data", metavar="MANIFEST", help="a .csv manifest, a folder, .parquet file or hub:ORG/NAME")
     images.add_argument("--split", metavar="NAME", help="the split of --data, for example dev")
     images.add_argument("--set", metavar="NAME", nargs="+", help="sets of the manifest, for example rain100l rain100h")
-    images.add_argument("--limit", metavar="N", type=_from(1), help="take only the first N images")
+    images.add_argument("--limit", metavar="N", type=whole(1), help="take only the first N images")
     made = parser.add_argument_group("instead of given pairs, from the clean images alone (--clean or --data)")
     made.add_argument("--rendered", metavar="RECIPE", help="score on pairs with rendered rain: light, heavy, ...")
-    made.add_argument("--count", metavar="N", type=_from(1), help="how many to render (default: one per clean image)")
-    made.add_argument("--seed", metavar="N", type=_from(0), help="of the rendered rain (default: 0)")
+    made.add_argument("--count", metavar="N", type=whole(1), help="how many to render (default: one per clean image)")
+    made.add_argument("--seed", metavar="N", type=seed, help="of the rendered rain (default: 0)")
     made.add_argument(
         "--do-no-harm",
         action="store_true",
@@ -148,10 +148,11 @@ def _open(args: argparse.Namespace, name: str | None) -> tuple[Source[Any], Call
     """Return the images of a set, the function that evaluates them, and the files that have no partner."""
     from sstl.data import SourceConfig, open_images, open_pairs, pair_folders
     from sstl.data.files import FilePairs
+    from sstl.data.sources import typed
     from sstl.report import evaluation as report
 
     scoring = {"protocol": args.protocol or "y-matlab", "no_reference": args.no_reference}
-    config = SourceConfig(args.data or str(args.clean or args.rainy), args.split, name)
+    config = typed(SourceConfig(args.data or str(args.clean or args.rainy), args.split, name))
     if args.do_no_harm:
         return _clean(config), report.evaluate_harm, []
     if args.rendered:
@@ -269,12 +270,3 @@ def _write(args: argparse.Namespace, sets: list[EvaluatedSet], restorers: Mappin
         print(f"wrote {', '.join(str(path) for path in write_files(args.output, sets, restorers, about))}")
     if not (args.json or args.output):
         hint("add -o DIR for a page with pictures, or --json FILE, to keep these figures and those of each image")
-
-
-def _from(lowest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} up")
-        return int(text)
-
-    return parse

@@ -70,7 +70,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sstl {sstl.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         how = sub.add_argument_group("how much is said")
         loud = how.add_mutually_exclusive_group()
         say: dict[str, Any] = {"dest": "verbosity", "action": "store_const", "default": Verbosity.NORMAL}
@@ -92,9 +92,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     # argparse takes key=value arguments only in one place; accept them behind an option too.
     overrides = getattr(args, "overrides", None)
     if rest and (overrides is None or any(a.startswith("-") or "=" not in a for a in rest)):
-        near = next(
-            (f" Did you mean '{near}'?" for a in rest if (near := nearest(a, getattr(args, "known_options", ())))), ""
-        )
+        known = getattr(args, "known_options", ())
+        near = next((f" Did you mean '{near}'?" for a in rest if (near := nearest(a, known)) and near != a), "")
+        if any(a in known for a in rest):
+            near = " Options stand behind the command."
         raise SstlError(f"unrecognized arguments: {' '.join(rest)}.{near} (see 'sstl {args.command or ''} --help')")
     if overrides is not None:
         overrides.extend(rest)
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = show_once
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text, nor fit the terminal's
+    args: argparse.Namespace | None = None
     try:
         args = parse(arguments)
         if args.command is None:
@@ -132,21 +134,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SstlError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print_error(f"{_one_line(error)}{_again(arguments, error)}")
+        print_error(f"{_one_line(error)}{_again(arguments, error, getattr(args, 'known_options', ()))}")
         return error.exit_code if isinstance(error, SstlError) else 2
     except KeyboardInterrupt:
         print("sstl: interrupted", file=sys.stderr)
         return 130
 
 
-def _again(arguments: Sequence[str], error: Exception) -> str:
-    """Return the command with which an interrupted training goes on."""
+def _again(arguments: Sequence[str], error: Exception, known: Sequence[str]) -> str:
+    """Return the command with which an interrupted training goes on, or begins anew if the command knows no better."""
     resumable = getattr(error, "resumable", None)
     if resumable is None:
         return ""
-    again = [a for a in arguments if not resumable or a not in ("--resume", "--overwrite")]
+    more = [option for option in ("--resume", "--overwrite") if resumable and option in known][:1]
+    again = [a for a in arguments if not more or a not in ("--resume", "--overwrite")]
     launched = " under the same launcher" if "WORLD_SIZE" in os.environ else ""
-    return f" Go on{launched} with: {shlex.join(['sstl', *again, *(['--resume'] if resumable else [])])}"
+    return f" Go on{launched} with: {shlex.join(['sstl', *again, *more])}"
 
 
 def _one_line(error: SstlError | OSError) -> str:

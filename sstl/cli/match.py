@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sstl.cli.output import add_json, hint, write_json
+from sstl.cli.output import add_json, hint, seed, whole, write_json
 
 EXAMPLES = """\
   sstl match my-rainy-photos -o my-rain.yaml --clean my-dry-photos
@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior", metavar="NAME|FILE", default="any", help="the widest rain to consider (default: any)"
     )
-    parser.add_argument("--draws", metavar="N", type=int, default=768, help="images to render a round (default: 768)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--draws", metavar="N", type=whole(1), default=768, help="images to render a round (default: 768)"
+    )
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything random (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     add_json(parser, EXAMPLES)
 
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Match, then say what was found, what was written and what to do with it."""
     from sstl.data import SourceConfig, open_images
     from sstl.data.matching import match_photos, recipe_yaml
+    from sstl.data.sources import typed
     from sstl.errors import ConfigError
     from sstl.ops.files import write_atomic
 
@@ -42,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: a recipe is a .yaml file; give -o FILE.yaml.")
     if args.out.exists() and not args.overwrite:
         raise ConfigError(f"{args.out} exists; give --overwrite to replace it.")
-    photos = open_images(SourceConfig(args.photos), "rainy", Path())
-    clean = open_images(SourceConfig(args.clean), "clean", Path())
+    photos = open_images(typed(SourceConfig(args.photos)), "rainy", Path())
+    clean = open_images(typed(SourceConfig(args.clean)), "clean", Path())
     found = match_photos(photos, clean, seed=args.seed, prior=args.prior, draws=args.draws, progress=True)
     write_atomic(args.out, recipe_yaml(found.recipe, f"Rain matched to the photos of {Path(args.photos).name}."))
     for name, value in found.estimates.items():

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from sstl.cli.output import add_json, defaults, hint, print_table, write_json
+from sstl.cli.output import add_json, defaults, hint, print_table, whole, words, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_argument_group("only with show")
     shown.add_argument("--weights", metavar="NAME|PATH", help="show the network of these weights, with them")
     shown.add_argument(
-        "--size", metavar=("H", "W"), nargs=2, type=pixels, help="of the image to restore (default: 321 481)"
+        "--size", metavar=("H", "W"), nargs=2, type=whole(1), help="of the image to restore (default: 321 481)"
     )
     shown.add_argument("--plot", metavar="FILE", type=Path, help="draw the receptive fields and their holes, as PNG")
     add_json(parser, EXAMPLES)
@@ -171,7 +171,7 @@ def _networks(args: argparse.Namespace) -> dict[str, Network]:
         return {weights.name: weights.network}
     torch.manual_seed(0)  # the same fresh weights each time
     configs = [with_overrides({}, args.overrides)] if args.overrides else sizes(args.name)
-    return {_words(config) or args.name: create_network(args.name, **config) for config in configs}
+    return {words(config) or args.name: create_network(args.name, **config) for config in configs}
 
 
 def sizes(name: str) -> list[dict[str, Any]]:
@@ -179,14 +179,3 @@ def sizes(name: str) -> list[dict[str, Any]]:
     from sstl.networks import NETWORKS
 
     return [{"size": size} for size in get_args(get_type_hints(NETWORKS[name]).get("size"))] or [{}]
-
-
-def _words(config: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in config.items())
-
-
-def pixels(text: str) -> int:
-    """Read a number of pixels or of anything that is counted from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
-    return int(text)

@@ -1,10 +1,11 @@
-"""What the commands share: what is said and in which colour, aligned tables, a factory's arguments, the --json file."""
+"""What the commands share: what is said and how, numbers as arguments, a factory's arguments, the --json file."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import json
+import math
 import os
 import sys
 import webbrowser
@@ -144,3 +145,35 @@ def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
+
+
+def words(config: dict[str, Any]) -> str:
+    """Return a configuration as one would type it."""
+    return " ".join(f"{key}={value}" for key, value in config.items())
+
+
+def whole(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+    """Return what reads an argument that is a whole number from ``lowest`` to ``highest``, both included."""
+    bounds = f"from {lowest} up" if highest is None else f"from {lowest} to {highest}"
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not lowest <= int(text) <= (int(text) if highest is None else highest):
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {bounds}")
+        return int(text)
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """Read an argument that is a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+seed = whole(0, 2**32 - 1)
+"""Reads the seed of everything random."""

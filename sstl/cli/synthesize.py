@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from sstl.cli.output import add_json, hint, print_error, write_json
+from sstl.cli.output import add_json, hint, print_error, seed, whole, write_json
 
 EXAMPLES = """\
   sstl synthesize my-dry-photos -o rainy --recipe heavy
@@ -24,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="the folder to write")
     parser.add_argument("--recipe", metavar="NAME|FILE", help="the rain: a recipe by name, or your own YAML file")
     parser.add_argument("--list", action="store_true", help="list the recipes, and do nothing else")
-    parser.add_argument("--count", metavar="N", type=int, help="how many pairs (default: one per clean image)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the rain (default: 0)")
+    parser.add_argument("--count", metavar="N", type=whole(1), help="how many pairs (default: one per clean image)")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of the rain (default: 0)")
     parser.add_argument("--streaks", metavar="DIR", help="photographed streaks, for recipes that lay them")
     parser.add_argument(
         "--streaks-of",
@@ -49,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
     for value, name in ((args.clean, "CLEAN"), (args.out, "-o OUT"), (args.recipe, "--recipe NAME")):
         if value is None:
             raise SstlError(f"'sstl synthesize' needs {name} (see 'sstl synthesize --help').")
-    if args.count is not None and args.count < 1:
-        raise SstlError(f"--count is {args.count}; it must be at least 1.")
     return _make(args)
 
 
@@ -58,10 +57,11 @@ def _make(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sstl.data import SourceConfig, open_images, open_streaks
+    from sstl.data.sources import typed
     from sstl.data.synthesis import synthesize_files
 
-    images = open_images(SourceConfig(args.clean, args.split, args.set), "clean", Path())
-    streaks = open_streaks(SourceConfig(args.streaks), args.streaks_of, Path()) if args.streaks else None
+    images = open_images(typed(SourceConfig(args.clean, args.split, args.set)), "clean", Path())
+    streaks = open_streaks(typed(SourceConfig(args.streaks)), args.streaks_of, Path()) if args.streaks else None
     total = len(images) if args.count is None else args.count
     if args.dry_run:
         return _plan(args, len(images), total)
@@ -72,7 +72,7 @@ def _make(args: argparse.Namespace) -> int:
     print("      rainy/ clean/ streak/ map/ transmission/, parameters.jsonl, manifest.csv")
     hint(
         f"train on them: data.paired: [{{path: {args.out / 'manifest.csv'}, split: train}}]; or\n"
-        f"      sstl evaluate --rainy {args.out / 'rainy'} --clean {args.out / 'clean'}"
+        f"      {shlex.join(['sstl', 'evaluate', '--rainy', f'{args.out}/rainy', '--clean', f'{args.out}/clean'])}"
     )
     write_json(
         args.json,

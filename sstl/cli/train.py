@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from sstl.cli.output import hint
@@ -37,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"log          {config.output / 'log.jsonl'}")
     if config.validation:
         print(f"best weights {config.output / 'best.safetensors'}")
-    hint(f"sstl derain PHOTOS -o OUT --weights {weights}")
+    hint(f"sstl derain PHOTOS -o OUT --weights {shlex.quote(str(weights))}")
     return 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sstl.cli.output import add_json, detail, hint, print_table, write_json
+from sstl.cli.output import add_json, detail, hint, print_table, words, write_json
 from sstl.errors import SstlError
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
 
     network = import_weights(args.name, args.network, with_overrides({}, args.overrides))
     path = save_weights(args.out, network, {"imported from": Path(args.name).name})
-    print(f"wrote {path}: {_words({'network': network.name, **network.config})}")
-    hint(f"sstl derain PHOTOS -o OUT --weights {path}")
+    print(f"wrote {path}: {words({'network': network.name, **network.config})}")
+    hint(f"sstl derain PHOTOS -o OUT --weights {shlex.quote(str(path))}")
     return {"written": path, "network": network.name, "config": network.config}
 
 
@@ -118,7 +119,7 @@ def _export(args: argparse.Namespace) -> dict[str, Any]:
     if args.format or args.out.suffix in _suffixes().values():
         return _export_network(args, network)
     path = export_weights(args.out, network)
-    print(f"wrote {path}: the plain state dict of {_words({'network': network.name, **network.config})}")
+    print(f"wrote {path}: the plain state dict of {words({'network': network.name, **network.config})}")
     return {"written": path, "network": network.name, "config": network.config}
 
 
@@ -129,7 +130,7 @@ def _export_network(args: argparse.Namespace, network: Network) -> dict[str, Any
     for size, difference in made.differences.items():
         detail(f"{size}: differs from PyTorch by {difference:.1e}")
     opset = "" if made.opset is None else f" of opset {made.opset}"
-    print(f"wrote {made.path}: {made.format}{opset}, {_words({'network': network.name, **network.config})}")
+    print(f"wrote {made.path}: {made.format}{opset}, {words({'network': network.name, **network.config})}")
     print(
         f"input {INPUT}: float32 ({', '.join(AXES)}), 3 channels in [0, 1], any size; output {', '.join(made.outputs)}"
     )
@@ -174,7 +175,7 @@ def _list(_: argparse.Namespace) -> dict[str, Any]:
         (
             row["name"],
             row["network"],
-            _words(row["config"]),
+            words(row["config"]),
             f"{Path(row['path']).stat().st_size / 1e6:.2f}",
             "the default" if row["name"] == DEFAULT else "",
         )
@@ -192,13 +193,9 @@ def _show(args: argparse.Namespace) -> dict[str, Any]:
     card = Path(info["path"]).with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     print(f"{info['name']}: {info['path']}")
-    print(f"network {info['network']} {_words(info['config'])}".rstrip())
+    print(f"network {info['network']} {words(info['config'])}".rstrip())
     for key, value in info["info"].items():
         print(f"{key}: {value}")
     if text:
         print(f"\n{text.rstrip()}")
     return {**info, "card": text}
-
-
-def _words(config: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in config.items())

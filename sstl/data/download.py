@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tqdm import tqdm
 
@@ -19,12 +19,16 @@ from sstl.errors import InputError, SstlError
 from sstl.ops.progress import hidden
 
 _CHUNK = 1 << 20
+_SAFE = "%/:?#[]@!$&'()*+,;=~"  # what an address may hold beside letters; other alphabets are quoted
 _TIMEOUT = 60.0  # seconds without a byte after which the transfer counts as broken
 
 
 def file_name(url: str) -> str:
     """Return the name of the file at an address; SstlError if it is not http(s) or names no file."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SstlError(f"'{url}' is no address ({error}); it must be of the form https://server/file.zip.") from None
     name = PurePosixPath(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not parts.netloc or name in ("", "..") or "\\" in name or "\0" in name:
         raise SstlError(f"'{url}' is not the address of a file; it must be of the form https://server/folder/file.zip.")
@@ -69,7 +73,8 @@ def _fetch(url: str, part: Path, progress: bool) -> None:
     have = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": f"sstl/{sstl.__version__}", **({"Range": f"bytes={have}-"} if have else {})}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT) as response:
+        request = urllib.request.Request(quote(url, _SAFE), headers=headers)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT and _first_byte(response) == have
             _copy(url, response, part, have if resumed else 0, progress)
     except urllib.error.HTTPError as error:

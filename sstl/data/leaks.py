@@ -155,8 +155,10 @@ def _leak(one: _Sketched, other: _Sketched, alignment: Alignment, train: str, te
 def backgrounds(config: SourceConfig) -> ImageSource:
     """Open the clean images of any data: those of its pairs and those alone; the rainy ones if there are no clean ones.
 
+    Of a folder of pairs, images without a partner are among them: what is trained on alone may be one of them.
+
     Raises:
-        ConfigError: the path is missing, or nothing in it is selected.
+        ConfigError: the path is missing, nothing in it is selected, or a folder in it cannot be told apart.
     """
     path = Path(config.path).expanduser()
     if path.is_dir() and not table_format(path) and not (config.rainy or config.clean):
@@ -167,6 +169,8 @@ def backgrounds(config: SourceConfig) -> ImageSource:
             found.append(opened(config))
         except ConfigError as error:
             problem = error
+        if found and (config.path.startswith("hub:") or table_format(path)):
+            break  # the clean column of the pairs is that of the clean images
     if not found:
         try:
             found.append(open_images(config, "rainy", Path()))
@@ -181,6 +185,8 @@ def _clean_of_pairs(config: SourceConfig) -> ImageSource:
 
 def _of_folder(folder: Path) -> ImageSource:
     parts = find_parts(folder)
+    if problem := next((part.problem for part in parts if part.problem), None):
+        raise ConfigError(problem)
     clean = [part for part in parts if part.pairs or part.layer == "clean"]
     others = [part for part in parts if part.images and part.layer not in ("clean", "streak")]
     unknown = [part for part in others if part.layer is None]
@@ -193,7 +199,8 @@ def _of_folder(folder: Path) -> ImageSource:
 def _of_part(folder: Path, part: Part) -> ImageSource:
     if part.layout in ("left", "right"):
         return OneLayer(FilePairs(part.pairs), "clean")
-    files = part.images or tuple(dict.fromkeys(pair.clean for pair in part.pairs))  # once for many renderings
+    # Each once, for many renderings.
+    files = part.images or tuple(dict.fromkeys([*(pair.clean for pair in part.pairs), *part.unpaired]))
     return FileImages([path.relative_to(folder).as_posix() for path in files], files)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Row:
 def read_manifest(path: Path) -> list[Row]:
     """Read a manifest with the columns kind, key and, as its rows need them, split, group, rainy, clean, streak, ...
 
-    Paths in it are relative to its folder and may not leave it; other columns are ignored.
+    Paths in it are relative to its folder and may not leave it; other columns are ignored. It warns of a group whose
+    rows are in more than one split.
 
     Raises:
         ConfigError: the file cannot be read, a column or path is missing, a kind is unknown, a key appears twice, or a
@@ -72,11 +74,14 @@ def read_manifest(path: Path) -> list[Row]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(_read_rows(path, csv.DictReader(file)))
+            rows = list(_read_rows(path, csv.DictReader(file)))
     except OSError as error:
         raise ConfigError(f"{path}: the manifest cannot be read ({error.strerror}); check the path.") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a csv file in UTF-8 ({error}).") from None
+    if leaking := groups_across_splits(rows):
+        warnings.warn(f"{path}: of the group '{leaking[0]}' rows are in more than one split.", stacklevel=2)
+    return rows
 
 
 def _read_rows(path: Path, reader: csv.DictReader[str]) -> Iterable[Row]:

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -182,6 +182,16 @@ class StreaksOf:
         if told.size:
             streak = np.where(hidden, np.maximum(streak, told.mean().astype(np.uint8)), streak)
         return np.broadcast_to(streak, clean.shape)
+
+
+def typed(config: SourceConfig) -> SourceConfig:
+    """Return a source as a command line names it: below the working directory, else below ``SSTL_DATA``.
+
+    A training file's paths start from ``SSTL_DATA`` alone: what lies where it is run must not change what it trains on.
+    """
+    root, path = os.environ.get("SSTL_DATA"), Path(config.path).expanduser()
+    elsewhere = root and not path.exists() and (Path(root) / path).exists()
+    return replace(config, path=str(Path(root) / path)) if root and elsewhere else config
 
 
 def _locate(config: SourceConfig, data_root: Path | None) -> Path | None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from sstl.data.files import Image
 from sstl.data.sources import ImageSource
 from sstl.errors import ConfigError, InputError
-from sstl.ops.files import write_atomic
+from sstl.ops.files import read_log, write_atomic
 from sstl.rain import RainSample, Recipe, StreakImages, load_recipe, render
 
 LAYERS = ("rainy", "clean", "streak", "map", "transmission")
@@ -56,20 +55,22 @@ def synthesize_files(
         count: how many pairs; one per image if None.
         seed: of the rain.
         streaks: for a recipe that lays photographed streaks.
-        overwrite: replace what an earlier run wrote.
+        overwrite: replace what an earlier run wrote; its pairs are removed first.
 
     Yields:
         What became of each pair; a clean image that cannot be read makes an error, not a pair.
 
     Raises:
-        ConfigError: ``out`` holds a manifest already.
+        ConfigError: ``out`` holds pairs of an earlier run, which may have been interrupted.
         SstlError: the recipe is unknown, or needs streaks and there are none.
     """
     out = Path(out)
-    if (out / MANIFEST).exists() and not overwrite:
-        raise ConfigError(f"{out} already holds a {MANIFEST}; give --overwrite, or another folder by -o.")
+    for name in (MANIFEST, PARAMETERS):
+        if (out / name).exists() and not overwrite:
+            raise ConfigError(f"{out} already holds a {name}; give --overwrite, or another folder by -o.")
     rain = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    written: list[tuple[str, dict[str, Any]]] = []
+    _remove_pairs(out)
+    written: list[str] = []
     for i in range(len(images) if count is None else count):
         key = f"{images.key(i % len(images))}-{i}".replace("/", "-")
         try:
@@ -78,13 +79,23 @@ def synthesize_files(
             yield Made(key, str(error))
             continue
         sample = render(clean, rain, seed, [i], streaks)
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / PARAMETERS).open("a", encoding="utf-8") as file:  # before the pair: what there is has its line
+            file.write(json.dumps({"key": key, "seed": seed, **sample.parameters[0]}) + "\n")
         for layer, image in _layers(sample).items():
             write_atomic(out / layer / f"{key}.png", _png(image))
-        written.append((key, sample.parameters[0]))
+        written.append(key)
         yield Made(key)
-    lines = (json.dumps({"key": key, "seed": seed, **parameters}) + "\n" for key, parameters in written)
-    write_atomic(out / PARAMETERS, "".join(lines))
-    write_atomic(out / MANIFEST, _manifest([key for key, _ in written]))
+    write_atomic(out / MANIFEST, _manifest(written))
+
+
+def _remove_pairs(out: Path) -> None:
+    """Remove the pairs of an earlier run, which has a line for each, and its lists."""
+    for line in read_log(out / PARAMETERS):
+        for layer in LAYERS:
+            (out / layer / f"{line['key']}.png").unlink(missing_ok=True)
+    for name in (PARAMETERS, MANIFEST):
+        (out / name).unlink(missing_ok=True)
 
 
 def _layers(sample: RainSample) -> dict[str, Tensor]:

@@ -121,7 +121,10 @@ class Desk:
 
     def __init__(self, folder: Path, weights: Sequence[str] = (), limits: Limits | None = None) -> None:
         self.folder, self.limits = folder, limits or Limits()
-        self.weights = {Path(name).name: name for name in [DEFAULT, *weights, *list_weights()]}
+        names = [Path(name).name for name in weights]
+        labels = (short if names.count(short) == 1 else name for short, name in zip(names, weights, strict=True))
+        given = dict(zip(labels, weights, strict=True))
+        self.weights = {DEFAULT: DEFAULT, **given, **{name: name for name in list_weights()}}
         self.line: list[Task] = []  # the first is under way
         self.restorer = functools.lru_cache(maxsize=2)(functools.partial(load))
 

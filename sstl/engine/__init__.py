@@ -9,8 +9,8 @@ from sstl.engine.config import (
     TrainConfig,
     ValidationConfig,
 )
-from sstl.engine.records import read_log
-from sstl.engine.train import Interrupted, build_network, check_output, train
+from sstl.engine.train import Interrupted, build_network, check_output, clear_run, train
+from sstl.ops.files import read_log
 
 __all__ = [
     "DataConfig",
@@ -23,6 +23,7 @@ __all__ = [
     "ValidationConfig",
     "build_network",
     "check_output",
+    "clear_run",
     "read_log",
     "train",
 ]

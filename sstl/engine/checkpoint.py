@@ -106,7 +106,12 @@ def _restore_optimizer(
         index, entry = key.split("/", 1)
         state.setdefault(int(index), {})[entry] = value
     current = optimizer.state_dict()["param_groups"]
-    merged = [{**now, **saved} for now, saved in zip(current, groups, strict=True)]
+    # What the run's configuration says holds; what else there is (some optimisers count in their groups) goes on.
+    given = ("weight_decay", "betas", "momentum")
+    merged = [
+        {**now, **saved, **{key: now[key] for key in given if key in now}}
+        for now, saved in zip(current, groups, strict=True)
+    ]
     optimizer.load_state_dict({"state": state, "param_groups": merged})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +50,11 @@ class DataConfig:
     cache_gb: float = 2.0
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be (ValueError)."""
+        if self.workers < 0 or not 0 <= self.cache_gb < 1e6:
+            raise ValueError(f"'workers' is {self.workers} and 'cache_gb' {self.cache_gb}; neither may be negative.")
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -82,6 +88,8 @@ class OptimizerConfig:
             raise ValueError("'milestones' and 'every' belong to schedule: steps.")
         if self.milestones and self.every:
             raise ValueError("'milestones' and 'every' exclude each other; give one of them.")
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"'lr' is {self.lr}; it must be a number that is not negative.")
         if self.every < 0 or list(self.milestones) != sorted(self.milestones):
             raise ValueError("'every' must not be negative, and 'milestones' must rise.")
 
@@ -104,6 +112,8 @@ class ValidationConfig:
         """Refuse a validation of nothing (ValueError)."""
         if not self.sources or self.every < 1 or self.limit < 1:
             raise ValueError("'sources' must not be empty, and 'every' and 'limit' must be at least 1.")
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("'sources' names one twice.")
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse numbers that make no run (ValueError)."""
         counts = ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every")
+        for name in ("picture_every", "snapshot_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"'{name}' is {getattr(self, name)}; it must not be negative.")
         least_one = {**{name: getattr(self, name) for name in counts}, "data.crop": self.data.crop}
         for name, value in least_one.items():
             if value < 1:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sstl.compat import import_torchvision_user
 from sstl.errors import ConfigError
 from sstl.networks import Network
-from sstl.ops.files import write_atomic
+from sstl.ops.files import read_log, write_atomic
 
 
 class RunLog:
@@ -53,18 +53,6 @@ class RunLog:
             self.writer.close()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a last line that a kill or a full disk cut short is left out."""
-    records = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-    return records
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
@@ -82,8 +70,11 @@ def _summary_writer(output: Path, step: int) -> Any:
 def picture_grid(network: Network, rainy: Tensor, device: torch.device) -> bytes:
     """Return a PNG: one row per image of ``rainy``, with input, output, streak and map."""
     utils = import_torchvision_user("torchvision.utils")
+    training = network.training
+    network.eval()  # it may be the one that is trained, and must not learn from these images
     with torch.inference_mode():
         restored = network(rainy.to(device))
+    network.train(training)
     mask = restored.mask if restored.mask is not None else torch.ones_like(rainy[:, :1])
     layers = [rainy, restored.background, restored.removed, mask.expand(-1, 3, -1, -1)]
     tiles = torch.stack([t.float().cpu().clamp(0, 1) for t in layers], dim=1)

@@ -22,23 +22,32 @@ from torch import nn
 from tqdm import tqdm
 
 from sstl.compat import import_torchvision_user
-from sstl.config import to_tree
+from sstl.config import load_config, to_tree
 from sstl.data.stream import GlobalBatches, PairedStream, UnpairedStream, endless
 from sstl.engine.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
 from sstl.engine.config import NetworkConfig, TrainConfig
-from sstl.engine.gate import Gate
+from sstl.engine.gate import KEPT, Gate
 from sstl.engine.lock import only_run
 from sstl.engine.loop import run_loop
 from sstl.engine.optimizers import create_groups
-from sstl.engine.records import RunLog, picture_grid, read_log
+from sstl.engine.records import RunLog, picture_grid
 from sstl.engine.validation import Validation
 from sstl.errors import ConfigError, LostProcessError, SstlError, WeightsError
 from sstl.methods import Method, create_method
 from sstl.networks import Network, create_network, load_weights, save_weights
-from sstl.ops.files import remove_parts, write_atomic
+from sstl.ops.files import read_log, remove_parts, write_atomic
 from sstl.ops.precision import resolve_precision
 from sstl.ops.progress import hidden
 
+WEIGHTS = "weights.safetensors"
+# What a run leaves beside its configuration and its log, which are written anew.
+_LEFT = (
+    WEIGHTS, "best.safetensors", KEPT, "checkpoints/step-*.safetensors", "snapshots/step-*.safetensors",
+    "pictures/step-*.png", "tensorboard/events.*",
+)  # fmt: skip
+# What may be another when a run goes on, without a word: how long, how it is watched, and where its data lie.
+_OF_NO_MATTER = ("output", "steps", "validation", "checkpoint_every", "log_every", "picture_every", "snapshot_every",
+                 "tensorboard", "data.root", "data.cache_gb", "data.workers")  # fmt: skip
 PATIENCE = 2.0  # seconds after which a second request to stop is meant
 
 
@@ -98,8 +107,10 @@ def check_output(folder: Path, resume: bool, overwrite: bool) -> list[Path]:
         ConfigError: there are some, and they are neither gone on from nor replaced; or none to go on from.
     """
     existing = list_checkpoints(folder / "checkpoints")
-    if existing and not (resume or overwrite):
-        raise ConfigError(f"{folder} already holds a run; give --resume to go on, or another output=FOLDER.")
+    if (existing or (folder / WEIGHTS).exists()) and not (resume or overwrite):
+        raise ConfigError(
+            f"{folder} already holds a run; give --resume to go on, --overwrite to begin anew, or another folder."
+        )
     if resume and not existing:
         raise ConfigError(f"{folder} holds no checkpoint to resume from; run without --resume.")
     return existing
@@ -131,7 +142,11 @@ def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: b
     paired, unpaired = _streams(config, accelerator, method, progress.step)
     validation = Validation(config, accelerator.device) if config.validation else None
     if accelerator.is_main_process:
-        _clean(config.output, existing if overwrite and not resume else [])
+        if resume:
+            _tell_changes(config)
+        else:
+            clear_run(config.output)
+        remove_parts(config.output)
         write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False))
     log = RunLog(config.output, progress.step, accelerator.is_main_process, config.tensorboard)
     if gate is not None:
@@ -140,7 +155,7 @@ def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: b
     kept: Network = average.module if average is not None else network
     session = _Session(config, accelerator, progress, modules, optimizers, log, kept, validation, gate)
     with session, stop.after_the_step():
-        stopped = run_loop(
+        stopped = not session.ended and run_loop(
             config, accelerator, prepared, groups.values(), average, paired, unpaired, progress,
             session.after_step, lambda: bool(stop.received),
         )  # fmt: skip
@@ -188,10 +203,15 @@ class _Session:
         """Do what is due at this step; return whether to go on."""
         if self.main:
             self._main_after_step(numbers)
-        if self.config.gate is None or self.progress.step % self.config.gate.every:
-            return True
+        return not (self.config.gate and self.progress.step % self.config.gate.every == 0 and self.ended)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the gate has given up; it may have done so before the run was resumed. All processes say the same."""
+        if self.config.gate is None:
+            return False
         tired = torch.tensor(float(self.gate is not None and self.gate.tired), device=self.accelerator.device)
-        return not bool(self.accelerator.reduce(tired, "sum"))  # so that all processes stop together
+        return bool(self.accelerator.reduce(tired, "sum"))
 
     def _main_after_step(self, numbers: dict[str, float]) -> None:
         step, config = self.progress.step, self.config
@@ -245,7 +265,7 @@ class _Session:
     def finish(self) -> Path:
         """Write the last checkpoint and the final weights."""
         self.save()
-        path = self.config.output / "weights.safetensors"
+        path = self.config.output / WEIGHTS
         if self.main and self.gate is None:
             save_weights(path, self.kept, self._info())
         elif self.gate is not None:
@@ -319,11 +339,30 @@ def _streams(
     return endless(paired, batches, data.workers), endless(unpaired, batches, data.workers)
 
 
-def _clean(output: Path, stale: list[Path]) -> None:
+def clear_run(output: Path) -> None:
+    """Remove what an earlier run left in its folder, lest it be taken for the next one's; make the folder."""
     output.mkdir(parents=True, exist_ok=True)
-    remove_parts(output)
-    for path in stale:
-        path.unlink()
+    for pattern in _LEFT:
+        for path in output.glob(pattern):
+            path.unlink()
+
+
+def _tell_changes(config: TrainConfig) -> None:
+    """Warn of settings that are not those with which the run began: the rest of it will be another run's."""
+    path = config.output / "config.yaml"
+    if not path.exists():
+        return
+    before, now = (_flat(to_tree(one)) for one in (load_config(TrainConfig, path), config))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed := [key for key in changed if not key.startswith(_OF_NO_MATTER)]:
+        told = f"not the {', '.join(changed)} with which it began (config.yaml); the result is no single training's"
+        tqdm.write(f"sstl: warning: {config.output} goes on, but {told}", file=sys.stderr)
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {name: tree}
+    return {key: leaf for part, own in tree.items() for key, leaf in _flat(own, f"{name}.{part}".strip(".")).items()}
 
 
 class _Stop:

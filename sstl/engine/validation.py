@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sstl.data import open_pairs
+from sstl.data import SourceConfig, open_pairs
 from sstl.engine.config import TrainConfig
 from sstl.metrics import matlab_luma, psnr
 from sstl.networks import Network
@@ -23,10 +24,10 @@ class Validation:
         self.every, self.device = config.validation.every, device
         self.dtype = resolve_precision(config.precision, device)
         self.sets: list[tuple[str, list[tuple[Any, Any]]]] = []
-        for source in config.validation.sources:
+        for name, source in zip(_names(config.validation.sources), config.validation.sources, strict=True):
             pairs = open_pairs(source, config.data.root)
             count = min(len(pairs), config.validation.limit)
-            self.sets.append((source.set or source.path, [pairs.load(i) for i in range(count)]))
+            self.sets.append((name, [pairs.load(i) for i in range(count)]))
 
     def sample(self, side: int = 256) -> Tensor:
         """Return the first pair of up to four sets, cropped to one size, (N, 3, side, side); for pictures."""
@@ -56,6 +57,15 @@ class Validation:
         restored = (background[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         truth = matlab_luma(clean)
         return psnr(matlab_luma(rainy), truth), psnr(matlab_luma(restored), truth)
+
+
+def _names(sources: Sequence[SourceConfig]) -> list[str]:
+    """Name each source by its set or path, and by all that tells them apart where two have one name."""
+    short = [source.set or source.path for source in sources]
+    return [
+        name if short.count(name) == 1 else " ".join(value for value in vars(source).values() if value)
+        for name, source in zip(short, sources, strict=True)
+    ]
 
 
 def _tensor(image: Any) -> Tensor:

@@ -96,7 +96,7 @@ def create_network(name: str, pretrained: bool | str | Path = False, **config: A
         return load_pretrained(name, config, pretrained)
     try:
         network = factory(**config)
-    except TypeError as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise SstlError(f"network '{name}': {error}; see 'sstl networks show {name}'.") from None
     network.name, network.config = name, dict(config)
     return network

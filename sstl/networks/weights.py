@@ -146,6 +146,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             notes = {"network": metadata["network"], **{key: json.loads(metadata[key]) for key in ("config", "info")}}
             if not (isinstance(notes["config"], dict) and isinstance(notes["info"], dict)):
                 raise ValueError("config and info are mappings")
+            if "pretrained" in notes["config"]:  # a file brings its own tensors, and shall make nobody fetch others
+                raise ValueError("pretrained is no option of a network")
             _check_counts(path, notes["config"])
             return notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError):

@@ -1,13 +1,20 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read or refused."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
+from sstl.errors import ConfigError
+
+T = TypeVar("T")
+_UMASK = os.umask(0o077)  # it can only be read by setting it, which threads would see: once, before there are any
+os.umask(_UMASK)
 PART = ".part"
 
 
@@ -17,6 +24,26 @@ def write_atomic(path: Path, data: bytes | memoryview | str) -> Path:
         # The name of a file, in a text, need not be UTF-8.
         file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
     return path
+
+
+def read_json(path: Path, convert: Callable[[Any], T]) -> T:
+    """Return what ``convert`` makes of a JSON file; ConfigError if it is damaged, or another file than it should be."""
+    try:
+        return convert(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ConfigError(f"{path} is damaged, or was not written by sstl; make the run again.") from None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of JSON lines; a last line that a kill or a full disk cut short is left out."""
+    records = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
 
 
 @contextmanager
@@ -29,6 +56,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; names ``path``.
     """
+    name: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=PART)
@@ -37,12 +65,14 @@ def whole_file(path: Path) -> Iterator[Path]:
             with os.fdopen(handle, "rb") as file:
                 yield temporary
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~_UMASK)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
+        if error.filename not in (None, name):
+            raise  # of another file, which was being read
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
@@ -60,9 +90,3 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

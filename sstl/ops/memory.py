@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak, where the system can tell."""
+"""How much memory a piece of work takes at its peak, where the system can tell, and whether an error is lack of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 _PROCESS = Path("/proc/self")
 
@@ -59,3 +61,10 @@ def _status(field: str) -> int | None:
     except OSError:
         return None
     return None if found is None else int(found[1]) * 1024
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory; torch has no class of its own for that on a processor."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )

@@ -16,7 +16,8 @@ KEPT = 0.95  # omega of He et al.: a little haze is left, so that distance can s
 
 def dark_channel(image: Tensor, window: int = WINDOW) -> Tensor:
     """Smallest value over channels and an odd window, (B, C, H, W) -> (B, 1, H, W); near 0 in clear outdoor photos."""
-    return -F.max_pool2d(-image.amin(dim=1, keepdim=True), window, stride=1, padding=window // 2)
+    rows = F.max_pool2d(-image.amin(dim=1, keepdim=True), (1, window), 1, (0, window // 2))
+    return -F.max_pool2d(rows, (window, 1), 1, (window // 2, 0))
 
 
 def estimate_airlight(image: Tensor) -> Tensor:

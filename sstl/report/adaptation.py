@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,14 @@ from sstl.data.stream import PairedPart
 from sstl.engine import (
     DataConfig,
     GateConfig,
+    Interrupted,
     MethodConfig,
     NetworkConfig,
     OptimizerConfig,
     TrainConfig,
     build_network,
     check_output,
+    clear_run,
     read_log,
     train,
 )
@@ -36,12 +39,13 @@ from sstl.methods.trust import restore
 from sstl.networks import load_weights, save_weights
 from sstl.networks.joint import Size
 from sstl.networks.weights import DEFAULT, read_info
-from sstl.ops.files import write_atomic
+from sstl.ops.files import read_json, write_atomic
 from sstl.rain import load_recipe, streaks_alone
 from sstl.report.adaptation_page import RAIN, adaptation_page
 from sstl.report.findings import Outcome, measure
-from sstl.report.page import write_page
+from sstl.report.page import PAGE, write_page
 from sstl.restore import load
+from sstl.restore.folder import place
 
 DECODED = 300  # up to so many photos are all decoded before training, so that a damaged one is known at once
 MATCHED = 0.1  # see experiments/shift
@@ -134,26 +138,33 @@ def adapt(
     photos, output = Path(photos), Path(output)
     usable, failures = check_photos(photos)
     info = read_info(weights)
-    config = TrainConfig(
-        output=output,
-        network=NetworkConfig(info["network"], info["config"], str(weights)),
-        method=MethodConfig(method, dict(options or {})),
-        data=DataConfig(
-            paired=(_rained_on(clean, "train", recipe),),
-            unpaired=(SourceConfig(str(photos.resolve())),),
-            crop=160,  # at crops of 96 pixels the shipped weights unlearn what lies beyond
-            workers=0,
-        ),
-        # A short decay: the averaged weights must have left the start behind by the end of a few hundred steps.
-        ema_decay=0.98,
-        optimizer=OptimizerConfig(lr=learning_rate, warmup_steps=20, final=0.1),
-        steps=steps,
-        batch_size=4,
-        seed=seed,
-        checkpoint_every=100,
-        log_every=10,
-        picture_every=0,
-    )
+    # As it is written into the run's folder, which may be looked at from elsewhere.
+    start = str(Path(weights).resolve()) if Path(weights).exists() else str(weights)
+    check_folders(photos, output, clean, held_out)
+    try:
+        optimizer = OptimizerConfig(lr=learning_rate, warmup_steps=20, final=0.1)
+        config = TrainConfig(
+            output=output,
+            network=NetworkConfig(info["network"], info["config"], start),
+            method=MethodConfig(method, dict(options or {})),
+            data=DataConfig(
+                paired=(_rained_on(clean, "train", recipe),),
+                unpaired=(SourceConfig(str(photos.resolve())),),
+                crop=160,  # at crops of 96 pixels the shipped weights unlearn what lies beyond
+                workers=0,
+            ),
+            # A short decay: the averaged weights must have left the start behind by the end of a few hundred steps.
+            ema_decay=0.98,
+            optimizer=optimizer,
+            steps=steps,
+            batch_size=4,
+            seed=seed,
+            checkpoint_every=100,
+            log_every=10,
+            picture_every=0,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     # Before anything is looked for or written, what would stop the training.
     check_output(output, resume, overwrite)
     if matched is None:
@@ -165,16 +176,21 @@ def adapt(
     create_method(method, build_network(config.network), **config.method.options)
     for name in (recipe, *known):
         load_recipe(name)
+    if not resume:
+        for name in (FIGURES, RAIN, PAGE):  # of a run that is replaced
+            (output / name).unlink(missing_ok=True)
     found = rain_cover(open_images(config.data.unpaired[0], "rainy"), seed) if gate else None
     if found is not None and found < DRY:
-        adapted = _nothing_to_do(config, overwrite)
+        adapted = _nothing_to_do(config)
     else:
         rain = matched_rain(config, resume) if matched else None
         if rain:
             parts = replace(config.data.paired[0], weight=1 - matched), _rained_on(clean, "train", rain, matched)
             config = replace(config, data=replace(config.data, paired=parts))
         if minutes is not None:
-            config = replace(config, steps=steps_for(minutes, config))
+            began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
+            steps = load_config(TrainConfig, began).steps if resume else steps_for(minutes, config)
+            config = replace(config, steps=steps)
         if gate:
             # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
             # is found by the shipped weights, because a start may be blind to the rain that it must learn.
@@ -197,13 +213,24 @@ def report_run(run: str | Path) -> Path:
     if not (run / FIGURES).is_file():
         raise ConfigError(f"{run} holds no {FIGURES}; give the folder of a finished 'sstl adapt'.")
     config = load_config(TrainConfig, run / "config.yaml")
-    kept = json.loads((run / FIGURES).read_text(encoding="utf-8"))
-    figures, outcome = kept["figures"], Outcome(**kept["outcome"])
+    figures, outcome = read_json(run / FIGURES, lambda tree: (tree["figures"], Outcome(**tree["outcome"])))
     usable, failures = check_photos(Path(config.data.unpaired[0].path))
     source, adapted = load(config.network.weights or DEFAULT), load(run / "weights.safetensors")
-    return write_page(
-        run / "report.html", adaptation_page(config, run, usable, failures, figures, outcome, source, adapted)
-    )
+    return write_page(run / PAGE, adaptation_page(config, run, usable, failures, figures, outcome, source, adapted))
+
+
+def check_folders(photos: Path, output: Path, clean: str | Path, held_out: str | Path) -> None:
+    """Refuse folders that must not be what they are: ConfigError.
+
+    The run's folder must not hold the photos, because to undo an adaptation is to remove it; and nothing may be judged
+    on photographs that are trained on.
+    """
+    if place(output) in {place(folder) for folder in (photos, *photos.resolve().parents)}:
+        raise ConfigError(f"{output} holds the photos; give a folder of its own to write into.")
+    if "bundled" not in (str(clean), str(held_out)) and Path(clean).is_dir() and Path(held_out).is_dir():
+        trained = {place(path) for path in list_images(clean)}
+        if shared := [path for path in list_images(held_out) if place(path) in trained]:
+            raise ConfigError(f"{shared[0]} is in --clean and in --held-out; what is judged on must not be trained on.")
 
 
 def check_photos(folder: Path) -> tuple[list[Path], Failures]:
@@ -256,24 +283,27 @@ def matched_rain(config: TrainConfig, resume: bool = False) -> str:
     return str(path)
 
 
-def _nothing_to_do(config: TrainConfig, overwrite: bool) -> Path:
+def _nothing_to_do(config: TrainConfig) -> Path:
     """Write the run of an adaptation to dry photos: its configuration, and the start's weights as they are."""
+    clear_run(config.output)
     weights = config.output / "weights.safetensors"
-    if weights.exists() and not overwrite:
-        raise ConfigError(f"{config.output} already holds a run; give --overwrite, or another output.")
-    (config.output / "log.jsonl").unlink(missing_ok=True)  # of a run that is replaced
+    (config.output / "log.jsonl").unlink(missing_ok=True)
     start = load_weights(str(config.network.weights))
     write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(replace(config, steps=1)), sort_keys=False))
-    return save_weights(weights, start.network, start.info)
+    # Of a start that was itself adapted, what its own gate said would be told of these photos.
+    return save_weights(weights, start.network, {key: said for key, said in start.info.items() if key != "trust"})
 
 
 def steps_for(minutes: float, config: TrainConfig, timed: int = 8) -> int:
     """Return how many steps fit into ``minutes``, by timing a few in a temporary folder."""
-    if minutes <= 0:
+    if not 0 < minutes < math.inf:
         raise ConfigError(f"--minutes is {minutes}; it must be positive.")
     with TemporaryDirectory() as folder:
         trial = replace(config, output=Path(folder), steps=timed, log_every=1, validation=None)
-        train(trial)
+        try:
+            train(trial)
+        except Interrupted as stop:
+            raise Interrupted("stopped; nothing was done yet.", stop.exit_code - 128, resumable=False) from None
         seconds = [line["seconds"] for line in read_log(Path(folder) / "log.jsonl") if "seconds" in line]
     # The first steps warm caches up and are not counted; the log's clock leaves out what is done between the steps.
     pace = max((seconds[-1] - seconds[2]) / (len(seconds) - 3), 1e-3)

@@ -100,7 +100,7 @@ class Evaluation:
             "count": len(self.rows),
             "results": {name: {m: asdict(s) for m, s in of_name.items()} for name, of_name in self.results.items()},
             "images": [
-                {"key": row.key, "scores": {name: _finite(values) for name, values in row.scores.items()}}
+                {"key": row.key, "scores": {name: finite(values) for name, values in row.scores.items()}}
                 for row in self.rows
             ],
             "failures": [asdict(failure) for failure in self.failures],
@@ -353,5 +353,6 @@ def _values(found: Score) -> Values:
     return {metric: value for metric, value in asdict(found).items() if value is not None}
 
 
-def _finite(values: Values) -> dict[str, float | None]:
+def finite(values: Values) -> dict[str, float | None]:
+    """Return the values as JSON can hold them: what is not finite is None."""
     return {metric: value if math.isfinite(value) else None for metric, value in values.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +86,11 @@ def evaluation_page(sets: Sequence[EvaluatedSet], restorers: Mapping[str, Restor
         comparisons=[_comparison(one, restorers) for one in _worst(sets)],
         tables=[*_tables(sets), _every_image(sets), *_failures(sets)],
         figures=_figures(sets),
-        next_steps=[f"sstl derain my-photos -o derained --weights {name}" for name in candidates if name in restorers],
+        next_steps=[
+            f"sstl derain my-photos -o derained --weights {shlex.quote(name)}"
+            for name in candidates
+            if name in restorers
+        ],
     )
 
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sstl.data.files import Image
 from sstl.errors import SstlError
-from sstl.ops.files import write_atomic
-from sstl.report.evaluation import Remember, Values
+from sstl.ops.files import read_log, write_atomic
+from sstl.report.evaluation import Remember, Values, finite
 
 NAME = "images.jsonl"
 
@@ -39,7 +39,7 @@ class Ledger:
         path = folder / NAME
         if not overwrite and folder.is_dir() and any(folder.iterdir()) and not path.is_file():
             raise SstlError(f"{folder} is not empty and holds no evaluation; give another folder, or --overwrite.")
-        found: list[dict[str, Any]] = [] if overwrite else [*_read(path)]
+        found: list[dict[str, Any]] = [] if overwrite else [*read_log(path)]
         head, *lines = found or [{"protocol": protocol}]
         if head.get("protocol") != protocol:
             raise SstlError(
@@ -59,7 +59,7 @@ class Ledger:
             fingerprint = _fingerprint(conditions.get(name, {}), images)
             if fingerprint not in self.known:
                 values = measure()
-                self._append({"fingerprint": fingerprint, "candidate": name, "values": _finite(values)})
+                self._append({"fingerprint": fingerprint, "candidate": name, "values": finite(values)})
                 self.known[fingerprint] = values
             return self.known[fingerprint]
 
@@ -84,19 +84,6 @@ def file_hash(path: Path) -> str:
 def _fingerprint(conditions: Mapping[str, Any], images: Sequence[Image]) -> str:
     pixels = [(image.shape, hashlib.sha256(image.tobytes()).hexdigest()) for image in images]
     return hashlib.sha256(json.dumps([conditions, pixels], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines up to one that is no JSON object: the end of one that a kill cut short."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
-
-
-def _finite(values: Values) -> dict[str, float | None]:
-    return {metric: value if math.isfinite(value) else None for metric, value in values.items()}
 
 
 def _infinite(values: Mapping[str, float | None]) -> Values:

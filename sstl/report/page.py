@@ -16,6 +16,7 @@ import sstl
 from sstl.ops.files import write_atomic
 from sstl.report.pictures import Pixels, jpeg_data_uri, thumbnail
 
+PAGE = "report.html"  # what the page of a run is called
 _LONGEST = 900  # pixels; with JPEG a dozen photos, each with its layers, stay below some 6 MB
 _QUALITY = {"photo": 82, "layer": 70}  # a layer is looked at for where and how much, not for fine texture
 _HINT = "Drag across a picture, or focus it and use the arrow keys."

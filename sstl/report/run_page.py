@@ -8,11 +8,10 @@ from pathlib import Path
 
 from sstl.errors import ConfigError
 from sstl.report.adaptation import FIGURES, report_run
-from sstl.report.page import Figure, Page, Table, write_page
+from sstl.report.page import PAGE, Figure, Page, Table, write_page
 from sstl.report.plots import training_curves
 from sstl.report.runs import Run, best_validation, read_run
 
-PAGE = "report.html"
 SOURCES = (FIGURES, "log.jsonl", "config.yaml", "weights.safetensors")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from sstl.config import read_tree
 from sstl.engine import read_log
 from sstl.errors import ConfigError
 from sstl.metrics import Summary
+from sstl.ops.files import read_json
 from sstl.report.adaptation import FIGURES
 
 Settings = dict[str, Any]
@@ -105,24 +106,17 @@ def read_run(folder: Path, name: str = "") -> Run:
         tree = read_tree(config)
         if not isinstance(tree, dict):
             raise ConfigError(f"{config} is no configuration of a run; give the folder of a training.")
-        figures = _checked(folder / FIGURES, lambda tree: tree["figures"]) if (folder / FIGURES).is_file() else {}
+        figures = read_json(folder / FIGURES, lambda tree: tree["figures"]) if (folder / FIGURES).is_file() else {}
         settings = flatten({key: value for key, value in tree.items() if key != "output"})
         return Run(name, folder, settings, read_log(folder / "log.jsonl"), figures)
     if scores.is_file():
-        tree = _checked(scores, lambda tree: {**tree, "sets": [_set(*item) for item in tree["sets"].items()]})
+        tree = read_json(scores, lambda tree: {**tree, "sets": [_set(*item) for item in tree["sets"].items()]})
         settings = flatten({"data": tree.get("data", {}), "weights": list(tree.get("weights", {}))})
         return Run(name, folder, settings, sets=tree["sets"])
     raise ConfigError(
         f"{folder} is no run: it holds neither config.yaml nor scores.json; give the folder of an "
         "'sstl train', an 'sstl adapt' or an 'sstl evaluate -o'."
     )
-
-
-def _checked(path: Path, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return convert(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise ConfigError(f"{path} is damaged, or was not written by sstl; make the run again.") from None
 
 
 def _set(name: str, tree: Mapping[str, Any]) -> ScoredSet:

@@ -95,6 +95,8 @@ class Clip:
         self.matrix = _MATRICES.get(self.first.colorspace, 1 if min(self.size) >= 720 else 5)
         if self.first.interlaced_frame:
             self.notes.append("it is interlaced and was restored as if it were not")
+        if any(component.is_alpha for component in self.first.format.components):
+            self.notes.append("its transparency is lost")
         if any(side.type.name == "MASTERING_DISPLAY_METADATA" for side in self.first.side_data):
             self.notes.append("its HDR10 mastering data are lost")
 
@@ -132,7 +134,10 @@ class Clip:
         for number in range(count):
             start = (self.stream.start_time or 0) + self.stream.duration * number // count
             self.container.seek(start, stream=self.stream)
-            frame = next(self._decoded(self.container, self.stream), None)
+            frame = None
+            for frame in self._decoded(self.container, self.stream):
+                if frame.pts is None or frame.pts >= start:  # seeking leads to the key frame before
+                    break
             if frame is not None:
                 found.append(self._upright(frame))
         return found
@@ -174,8 +179,9 @@ class Clip:
 class Copy:
     """A video file that is being written, with the frames of a clip and all else that the clip holds."""
 
-    def __init__(self, container: Any, clip: Clip, suffix: str) -> None:
-        self.container, self.clip = container, clip
+    def __init__(self, container: Any, clip: Clip, target: Path) -> None:
+        self.container, self.clip, self.target = container, clip, target
+        suffix = target.suffix.lower()
         container.metadata.update(clip.container.metadata)
         container.set_chapters(clip.container.chapters())
         name, options = _VP9 if suffix == ".webm" else _H264 if clip.bits == 8 else _H265
@@ -215,14 +221,16 @@ class Copy:
     def finish(self) -> None:
         """Write what the encoder still holds, and the file's end."""
         self._encode(None)
-        self.container.close()
+        with _writing(self.target):
+            self.container.close()
 
     def _encode(self, frame: Any) -> None:
         if frame is not None:
             self.durations[frame.pts] = frame.duration
-        for packet in self.stream.encode(frame):
-            packet.duration = self.durations.pop(packet.pts, 0)  # the encoder does not tell that of the last frame
-            self.container.mux_one(packet)
+        with _writing(self.target):
+            for packet in self.stream.encode(frame):
+                packet.duration = self.durations.pop(packet.pts, 0)  # the encoder does not tell that of the last frame
+                self.container.mux_one(packet)
 
     def _copied(self, stream: Any) -> Callable[[Any], None] | None:
         """Prepare a stream of sound or subtitles to be copied packet by packet."""
@@ -244,7 +252,8 @@ class Copy:
 
         def copy(packet: Any) -> None:
             packet.stream = made
-            self.container.mux_one(packet)
+            with _writing(self.target):
+                self.container.mux_one(packet)
 
         return copy
 
@@ -260,14 +269,21 @@ def copy_of(clip: Clip, target: Path) -> Iterator[Copy]:
     form = container_to_write(target)
     options = {"movflags": "+faststart"} if form in ("mp4", "mov") else {}
     with whole_file(target) as temporary, av.open(str(temporary), "w", format=form, options=options) as container:
-        try:
-            copy = Copy(container, clip, target.suffix.lower())
-            yield copy
-            copy.finish()
-        except av.FFmpegError as error:
-            raise InputError(
-                f"{target}: cannot be written ({error.strerror or error}); try a name ending in .mkv."
-            ) from None
+        with _writing(target):
+            copy = Copy(container, clip, target)
+        yield copy
+        copy.finish()
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn FFmpeg's errors into one that names the file that is written."""
+    try:
+        yield
+    except import_av().FFmpegError as error:
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror or error}); try a name ending in .mkv."
+        ) from None
 
 
 def container_to_write(path: Path) -> str:
@@ -324,6 +340,8 @@ def _pixel_format(source: str, clip: Clip, encoder: Any) -> str:
     form = f"yuv{kind or '420'}p"
     known = {known.name for known in encoder.video_formats}
     if form + depth in known:
+        if clip.bits > 12:
+            clip.notes.append(f"it is written with 12 bits per channel instead of {clip.bits}")
         return form + depth
     clip.notes.append("it is written with 8 bits per channel; a name ending in .mkv keeps more")
     return form

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from sstl.data.images import (
     IMAGE_SUFFIXES,
@@ -23,6 +22,7 @@ from sstl.data.images import (
     write_photo,
 )
 from sstl.errors import InputError, SstlError
+from sstl.ops.memory import out_of_memory
 from sstl.restore.restorer import Layer, Restorer
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 255  # bytes, of nearly all file systems
 # What a name can bring about that the names of other results need not: too long, not allowed, a folder in its place.
 _OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+
+
+Place = tuple[int, int] | str
+"""Device and number of a file that is there, else its path."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list
         return [Job(paths[0], out, exact=True)], []
     if out.exists() and not out.is_dir():
         raise SstlError(f"{out} is a file; give a folder to write into.")
-    jobs: dict[tuple[Path, Path], Job] = {}  # a photo that was named twice is done once
+    jobs: dict[tuple[Place, Path], Job] = {}  # a photo that was named twice is done once
     failures: list[Outcome] = []
     for path in paths:
         try:
@@ -100,28 +104,36 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> tuple[list[Job], list
         except InputError as error:
             failures.append(Outcome(path, error=str(error)))
             continue
-        jobs |= {(_real(job.source), job.target): job for job in found}
+        jobs |= {(place(job.source), job.target): job for job in found}
     return list(jobs.values()), failures
 
 
 def _search(folder: Path, out: Path, failures: list[Outcome]) -> list[Job]:
-    whole, results = _real(folder), _real(out)
-    if whole == results:
+    results = place(out)
+    if place(folder) == results:
         raise SstlError(f"{out} is an input folder; give another one to write into.")
-    inside = whole in results.parents
-    photos = [
-        photo
-        for photo in list_images(folder, lambda error: failures.append(Outcome(folder, error=str(error))))
-        if not (inside and _real(photo.parent).is_relative_to(results))  # results of an earlier run
-    ]
+
+    @functools.cache
+    def of_an_earlier_run(parent: Path) -> bool:
+        return parent != folder and (place(parent) == results or of_an_earlier_run(parent.parent))
+
+    found = list_images(folder, lambda error: failures.append(Outcome(folder, error=str(error))))
+    photos = [photo for photo in found if not of_an_earlier_run(photo.parent)]
     if not photos:
         raise InputError(f"{folder}: holds no image; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return [Job(photo, out / photo.relative_to(folder)) for photo in photos]
 
 
-def _real(path: Path) -> Path:
-    """Follow links as far as they lead; unlike ``Path.resolve`` in some versions of Python, of a loop too."""
-    return Path(os.path.realpath(path))
+def place(path: Path) -> Place:
+    """Return what tells files and folders apart, whatever they are called: links and case may lead to one by two names.
+
+    Of what is not there, its path with the links followed as far as they lead.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def restore_files(
@@ -177,7 +189,9 @@ def restore_files(
                 raise
             reason = f"its result cannot be written ({error.strerror})"
             yield Outcome(job.source, error=f"{job.source}: {reason}; rename it, or give another folder.")
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             yield Outcome(job.source, error=f"{job.source}: there is not enough memory; give a smaller --tile.")
 
 
@@ -186,6 +200,18 @@ def _adapted(restorer: Restorer, photo: Photo, steps: int, seed: int) -> Adapted
     from sstl.restore.adapted import adapt_to_photo
 
     return adapt_to_photo(restorer, photo, steps, seed)
+
+
+def result_files(job: Job, layers: Sequence[Layer], max_pixels: int = MAX_PIXELS) -> dict[Layer, Path]:
+    """Name the files that a job makes; of the photo only the header is read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    target = job.target
+    if not job.exact:
+        target = target.with_suffix(output_suffix(job.source, max_pixels))
+    return {name: target if name == "background" else target.with_name(f"{target.stem}.{name}.png") for name in layers}
 
 
 @dataclass(frozen=True)
@@ -202,15 +228,15 @@ class _Desk:
 
     def __init__(self, jobs: Sequence[Job], layers: Sequence[Layer], overwrite: bool, max_pixels: int) -> None:
         self.layers, self.overwrite, self.max_pixels = layers, overwrite, max_pixels
-        self.inputs = {_real(job.source) for job in jobs}
+        self.inputs = {place(job.source) for job in jobs}
         self.owners: dict[Path, Path] = {}
 
     def prepare(self, job: Job) -> _Order:
-        files = self._files(job)
+        files = result_files(job, self.layers, self.max_pixels)
         for file in files.values():
             if len(os.fsencode(file.name)) > _LONGEST_NAME:  # known before any of the results is written
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-            if _real(file) in self.inputs:
+            if place(file) in self.inputs:
                 raise InputError(f"{job.source}: its result {file} would replace an input; give another folder.")
             owner = self.owners.setdefault(file, job.source)
             if owner is not job.source:
@@ -218,15 +244,6 @@ class _Desk:
         kept = () if self.overwrite else tuple(file for file in files.values() if file.exists())
         missing = {name: file for name, file in files.items() if file not in kept}
         return _Order(read_photo(job.source, self.max_pixels) if missing else None, missing, kept)
-
-    def _files(self, job: Job) -> dict[Layer, Path]:
-        target = job.target
-        if not job.exact:
-            target = target.with_suffix(output_suffix(job.source, self.max_pixels))
-        return {
-            name: target if name == "background" else target.with_name(f"{target.stem}.{name}.png")
-            for name in self.layers
-        }
 
 
 def _ahead(desk: _Desk, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[_Order]]]:

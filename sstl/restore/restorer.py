@@ -76,6 +76,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise SstlError(f"device '{name}' is unknown; use auto, cpu or cuda.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SstlError(f"device '{name}' is not supported; use auto, cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SstlError(f"device '{name}' is not there, or this torch cannot use it; use auto or cpu.")
     return device
@@ -213,7 +215,7 @@ class Restorer:
 
     def _doubt(self, image: Tensor) -> Tensor:
         """(C, H, W) -> (1, H, W) of its dtype; see ``layers``."""
-        views = [self._run(image.flip(flip), ("background",))["background"].flip(flip) for flip in _FLIPS]
+        views = [_flip(self._run(_flip(image, axes), ("background",))["background"], axes) for axes in _FLIPS]
         deviation = torch.stack([view.to(torch.float32) for view in views]).std(dim=0, correction=0)
         doubt = (_DOUBT * deviation.mean(dim=0, keepdim=True)).clamp(max=scale_of(image))
         return (doubt if image.is_floating_point() else doubt.round()).to(image.dtype)
@@ -301,6 +303,12 @@ def _layer(found: Restoration, name: Layer) -> Tensor:
     layer = {"background": found.background, "streak": found.streak, "mask": found.mask}[name]
     assert layer is not None
     return layer.to(torch.float32)
+
+
+def _flip(image: Tensor, axes: tuple[int, ...]) -> Tensor:
+    if image.dtype == torch.uint16:  # which torch does not flip on a processor
+        return image.view(torch.int16).flip(axes).view(torch.uint16)
+    return image.flip(axes)
 
 
 def _grey(layer: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sstl.data.images import MAX_PIXELS
+from sstl.data.images import IMAGE_SUFFIXES, MAX_PIXELS
 from sstl.errors import InputError, SstlError
 from sstl.restore import clip, steady
-from sstl.restore.folder import Job, Outcome
+from sstl.restore.folder import Job, Outcome, place
 from sstl.restore.restorer import Restorer, as_planes, scale_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _ADAPTED_TO = 8  # frames
 
 
-def plan_videos(inputs: Sequence[Path], out: Path) -> list[Job]:
+def plan_videos(inputs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome]]:
     """Name the results of video files; nothing is opened.
+
+    Returns:
+        The jobs, and the inputs without any: their result is another's, or would replace an input.
 
     Raises:
         SstlError: ``out`` cannot be used for these inputs.
@@ -33,10 +36,25 @@ def plan_videos(inputs: Sequence[Path], out: Path) -> list[Job]:
         if len(inputs) > 1:
             raise SstlError(f"{out} is a file's name, but a folder is needed for these inputs; give a folder.")
         clip.container_to_write(out)
-        return [Job(inputs[0], out, exact=True)]
-    if out.exists() and not out.is_dir():
-        raise SstlError(f"{out} is a file; give a folder to write into.")
-    return [Job(path, (out / path.name).with_suffix(clip.video_suffix(path))) for path in inputs]
+        return [Job(inputs[0], out, exact=True)], []
+    if not out.is_dir() and (out.exists() or out.suffix.lower() in IMAGE_SUFFIXES):
+        raise SstlError(f"{out} is a file, or an image's name; give a folder to write into.")
+    sources = {place(path): path for path in inputs}  # a video that was named twice is done once
+    jobs: dict[Path, Job] = {}
+    failures = []
+    for path in sources.values():
+        target = (out / path.name).with_suffix(clip.video_suffix(path))
+        if place(target) in sources:
+            failures.append(_refused(path, target, "would replace an input"))
+        elif target in jobs:
+            failures.append(_refused(path, target, f"is that of {jobs[target].source} already"))
+        else:
+            jobs[target] = Job(path, target)
+    return list(jobs.values()), failures
+
+
+def _refused(source: Path, target: Path, why: str) -> Outcome:
+    return Outcome(source, error=f"{source}: its result {target} {why}; rename it, or give another folder.")
 
 
 def restore_video(
