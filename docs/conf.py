@@ -37,7 +37,7 @@ TUTORIALS = [
     "plot_many_processes.py",
 ]
 
-os.environ["COLUMNS"] = "110"  # of the options
+os.environ["COLUMNS"] = "92"  # of the options
 os.environ["TQDM_DISABLE"] = "1"  # a page has no use for the progress of the machine that made it
 
 project = "sstl"
@@ -57,6 +57,7 @@ suppress_warnings = ["config.cache", "ref.python"]
 
 html_theme = "furo"
 html_title = "sstl"
+html_show_copyright = False
 # No page asks another server for anything: MathJax comes from a package, one file that draws without fonts.
 mathjax = find_spec("sphinx-mathjax-offline")
 assert mathjax is not None

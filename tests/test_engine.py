@@ -552,6 +552,15 @@ def test_nothing_of_a_run_that_is_replaced_is_taken_for_the_new_one(config, monk
     assert left == {"config.yaml", "log.jsonl", "notes.txt"}
 
 
+def test_a_run_does_not_replace_what_it_starts_from(config):
+    settings = config(steps=1)
+    weights = train(settings)
+    for start in (weights, settings.output):
+        with pytest.raises(ConfigError, match="which is emptied first"):
+            train(replace(settings, network=replace(TINY, weights=str(start))), overwrite=True)
+    assert weights.exists()
+
+
 def test_a_run_that_goes_on_with_other_settings_uses_them_and_says_so(config, capsys):
     settings = config(steps=2, optimizer=OptimizerConfig(weight_decay=0.5, betas=(0.5, 0.6)))
     train(settings)

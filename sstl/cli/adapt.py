@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the last weights, judged or not; else the best judged ones, or the start if none is better",
     )
-    parser.add_argument("--seed", metavar="N", type=seed, default=0)
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything random (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", type=Path, default=Path("quickstart"), help="default: ./quickstart"
     )
     parser.add_argument("--method", default="default", help="'supervised' is the control (default: %(default)s)")
-    parser.add_argument("--seed", metavar="N", type=seed, default=0)
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything random (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart in DIR")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
     parser.epilog = EXAMPLES

@@ -123,6 +123,9 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
     existing = check_output(config.output, resume, overwrite)
+    start = config.network.weights
+    if overwrite and not resume and start and Path(start).resolve().is_relative_to(config.output.resolve()):
+        raise ConfigError(f"{start} lies in {config.output}, which is emptied first; give another folder by output.")
     set_seed(config.seed)
     network = build_network(config.network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
