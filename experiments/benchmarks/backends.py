@@ -4,8 +4,8 @@ SSTL_DATA=/path/to/data python experiments/benchmarks/backends.py [WEIGHTS]     
 
 All take turns on one image of 481x321, batch 1; what they lose is measured on development pairs against PyTorch in
 float32. The 8 bits are per channel, their ranges from training pairs, in the format that both runtimes read. Kept is
-what is within 0.1 dB and 1.3 times as fast as what is there. Writes backends-bfloat16.json or, where the processor has no
-such arithmetic, backends-float32.json.
+what is within 0.1 dB and 1.3 times as fast as what is there. Writes backends-bfloat16.json, or, where the
+processor has no such arithmetic, backends-float32.json.
 """
 
 from __future__ import annotations
