@@ -27,6 +27,7 @@ from sstl.report.adaptation import adapt
 # Blocks of shell that are only parsed: (page or folder, words of the block) -> why.
 ONLY_PARSED = {
     ("README.md", ".venv/bin/"): "installs, tests or launches; the gate runs the first two as they stand",
+    ("README.md", "accelerate launch"): "needs data that are not here, and several devices",
     ("README.md", "data.root=/path/to/data"): "needs data that are not here, and hours",
     ("docs/commands.md", "PHOTO-OR-FOLDER"): "its names in capitals stand for the reader's; each command has its tests",
     ("docs/reliability-inputs.md", ""): "harnesses that take hours; the tests run light versions of them",
