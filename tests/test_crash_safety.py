@@ -248,11 +248,19 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path, mon
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_an_error_of_another_file_keeps_its_name(tmp_path):
+def test_an_error_of_another_file_keeps_its_name(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "whole") as part:
         shutil.copyfile(tmp_path / "missing", part)
     assert Path(caught.value.filename).name == "missing"
     assert not any(tmp_path.iterdir())
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".hidden.part"))
+
+    monkeypatch.setattr("sstl.ops.files.tempfile.mkstemp", refuse)
+    with pytest.raises(PermissionError) as caught, whole_file(tmp_path / "whole"):
+        pass
+    assert Path(caught.value.filename).name == "whole"
 
 
 def test_no_damage_to_a_checkpoint_goes_unnoticed(config):

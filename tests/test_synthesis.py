@@ -287,10 +287,14 @@ def test_a_data_set_is_not_replaced_unasked(run_cli, tmp_path):
     more = ("synthesize", "bundled", "-o", tmp_path / "made", "--recipe", "dry", "--count", 3, "--overwrite")
     assert run_cli(*more).code == 0
     (tmp_path / "made" / "manifest.csv").unlink()  # as after an interruption
+    (tmp_path / "mine.png").write_bytes(b"")
+    with (tmp_path / "made" / "parameters.jsonl").open("a") as file:
+        file.write('{"key": "../../mine"}\n{"other": 1}\n[2]\n')
     assert "already holds a parameters.jsonl; give --overwrite" in run_cli(*arguments).err
     assert run_cli(*arguments, "--overwrite").code == 0
     for layer, count in (("rainy", 2), ("clean", 1), ("map", 1)):
         assert len([*(tmp_path / "made" / layer).iterdir()]) == count
+    assert (tmp_path / "mine.png").exists()
 
 
 def test_the_rain_of_pairs_on_other_backgrounds(run_cli, tmp_path):

@@ -92,8 +92,10 @@ def synthesize_files(
 def _remove_pairs(out: Path) -> None:
     """Remove the pairs of an earlier run, which has a line for each, and its lists."""
     for line in read_log(out / PARAMETERS):
-        for layer in LAYERS:
-            (out / layer / f"{line['key']}.png").unlink(missing_ok=True)
+        key = line.get("key") if isinstance(line, dict) else None
+        if isinstance(key, str) and Path(key).name == key:  # a name, and no way to another folder
+            for layer in LAYERS:
+                (out / layer / f"{key}.png").unlink(missing_ok=True)
     for name in (PARAMETERS, MANIFEST):
         (out / name).unlink(missing_ok=True)
 

@@ -352,10 +352,11 @@ def clear_run(output: Path) -> None:
 
 def _tell_changes(config: TrainConfig) -> None:
     """Warn of settings that are not those with which the run began: the rest of it will be another run's."""
-    path = config.output / "config.yaml"
-    if not path.exists():
+    try:
+        began = load_config(TrainConfig, config.output / "config.yaml")
+    except ConfigError:  # it is gone, or of another version
         return
-    before, now = (_flat(to_tree(one)) for one in (load_config(TrainConfig, path), config))
+    before, now = _flat(to_tree(began)), _flat(to_tree(config))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed := [key for key in changed if not key.startswith(_OF_NO_MATTER)]:
         told = f"not the {', '.join(changed)} with which it began (config.yaml); the result is no single training's"

@@ -71,7 +71,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.filename not in (None, name):
+        if name is not None and error.filename not in (None, name):
             raise  # of another file, which was being read
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
