@@ -385,3 +385,18 @@ def test_what_is_lost_of_a_clip_is_told(tmp_path):
     notes = restore_video(Restorer(Unchanged()), path, tmp_path / "dry.mkv").notes
     assert "its transparency is lost" in notes
     assert any(note.startswith("it is written with 12 bits per channel instead of 16") for note in notes)
+
+
+def test_a_disk_that_fails_while_a_clip_is_read_is_an_error_of_the_clip(tmp_path):
+    class Failing:
+        streams = ()
+
+        def demux(self, _):
+            yield from ()
+            raise av.FFmpegError(5, "Input/output error")
+
+    with Clip(write_clip(tmp_path / "clip.mp4", pan(2)), 10**6) as clip:
+        whole, clip.container = clip.container, Failing()
+        with pytest.raises(InputError, match=r"clip\.mp4: cannot be read as a video \(Input/output error\)"):
+            next(clip.frames())
+        clip.container = whole

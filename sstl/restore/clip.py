@@ -157,6 +157,8 @@ class Clip:
             except broken:  # the file ends within a packet
                 self.damaged += 1
                 return
+            except import_av().FFmpegError as error:
+                raise _unreadable(self.path, error) from None
             if packet.stream_index != video.index:
                 if packet.dts is not None:
                     others[packet.stream_index](packet)
@@ -166,6 +168,8 @@ class Clip:
             except broken:
                 self.damaged += 1
                 continue
+            except import_av().FFmpegError as error:
+                raise _unreadable(self.path, error) from None
             yield from frames
 
     def _upright(self, frame: Any) -> Array:
