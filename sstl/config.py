@@ -106,6 +106,17 @@ def to_tree(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
+def flatten(tree: Any, key: str = "") -> dict[str, Any]:
+    """Return nested dicts and lists as one level of keys; what is empty is kept as it is."""
+    if isinstance(tree, dict) and tree:
+        parts = [(f"{key}.{name}" if key else str(name), value) for name, value in tree.items()]
+    elif isinstance(tree, list) and any(isinstance(value, dict | list) for value in tree):
+        parts = [(f"{key}[{i}]", value) for i, value in enumerate(tree)]
+    else:
+        return {key: tree}
+    return {name: value for part, inner in parts for name, value in flatten(inner, part).items()}
+
+
 def from_tree(cls: type[T], tree: Any, where: str = "config") -> T:
     """Build the dataclass ``cls`` from plain dicts and lists; ConfigError names ``where`` and the key."""
     config: T = _convert(cls, tree, where, "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from skimage import data
 
+from sstl.data.manifest import read_manifest
 from sstl.networks.weights import SHIPPED, read_info
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, render
@@ -22,6 +24,7 @@ from sstl.report.pictures import grid
 from sstl.restore import load
 
 HERE = Path(__file__).resolve().parent
+ROWS = read_manifest(HERE.parent / "data" / "manifest.csv")
 SIDE, SEED = 256, 5
 GROWN = {"base": "small"}  # size -> the smaller one whose weights its first sitting begins with, see grow.py
 NAMES = {
@@ -35,8 +38,9 @@ CARD = """\
 One set of weights for light, heavy, photographed and veiled rain: `joint` {size} ({parameters:,} parameters, float16,
 {megabytes:.1f} MB).{default}
 
-- **Data** (none of it shipped): 127 pairs of Rain100L and 22 of Rain100H (Yang et al., CVPR 2017), 611 pairs of Rain800
-  (Zhang et al.), 323 BSDS500 photographs (Berkeley) under rain rendered by this project's recipes, Garg and Nayar's
+- **Data** (none of it shipped; `experiments/data/manifest.csv`): {rain100l} pairs of Rain100L and {rain100h} of
+  Rain100H, of {rain100h_backgrounds} backgrounds (Yang et al., CVPR 2017), {rain800} pairs of Rain800 (Zhang et al.),
+  {bsds} BSDS500 photographs (Berkeley) under rain rendered by this project's recipes, Garg and Nayar's
   streak images, and streaks of the pairs on other backgrounds. These sets were published for research and state no
   licence, or a non-commercial one: check their terms before commercial use. Every image whose background occurs in
   Rain100L, Rain100H, Rain12, Test100 or SIRR's test pairs was left out, and so were the recipes and streaks that
@@ -56,6 +60,11 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
 """
 
 
+def backgrounds(name: str, split: str) -> int:
+    """Return how many backgrounds the images of a set and a split have."""
+    return len({row.group for row in ROWS if (row.set, row.split) == (name, split)})
+
+
 def card(size: str, log: list[dict[str, Any]]) -> str:
     """Return the card of a size from the log's last shipped sitting."""
     own = [entry for entry in log if entry["size"] == size and entry["shipped"]]
@@ -66,8 +75,10 @@ def card(size: str, log: list[dict[str, Any]]) -> str:
     rows += [f"| {NAMES[name]} | {last['after'][name]:.2f} |" for name in NAMES if name in last["after"]]
     rows += [f"| clean photographs against themselves, RGB, each capped at 60 | {last['after']['clean']:.1f} |"]
     cost = last.get("float16_costs")
+    counts = Counter(row.set for row in ROWS if row.split == "train")
     return CARD.format(
-        size=size, parameters=parameters, megabytes=path.stat().st_size / 1e6, minutes=info["minutes"],
+        **counts, rain100h_backgrounds=backgrounds("rain100h", "train"), size=size,
+        parameters=parameters, megabytes=path.stat().st_size / 1e6, minutes=info["minutes"],
         default=" The default of `sstl derain` and `sstl adapt`." if size == "small" else "",
         # As in sit.py: the first sitting of tiny has no teacher.
         distilled=", distilled from `joint-small`" if size == "tiny" and last["sitting"] > 1 else "",

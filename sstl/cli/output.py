@@ -152,12 +152,12 @@ def words(config: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in config.items())
 
 
-def whole(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+def whole(lowest: int, highest: float = math.inf) -> Callable[[str], int]:
     """Return what reads an argument that is a whole number from ``lowest`` to ``highest``, both included."""
-    bounds = f"from {lowest} up" if highest is None else f"from {lowest} to {highest}"
+    bounds = f"from {lowest} up" if highest == math.inf else f"from {lowest} to {highest}"
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or not lowest <= int(text) <= (int(text) if highest is None else highest):
+        if not text.isdecimal() or not lowest <= int(text) <= highest:
             raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {bounds}")
         return int(text)
 

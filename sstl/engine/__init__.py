@@ -9,7 +9,8 @@ from sstl.engine.config import (
     TrainConfig,
     ValidationConfig,
 )
-from sstl.engine.train import Interrupted, build_network, check_output, clear_run, train
+from sstl.engine.folder import check_output, clear_run
+from sstl.engine.train import Interrupted, build_network, train
 from sstl.ops.files import read_log
 
 __all__ = [

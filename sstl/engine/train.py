@@ -22,11 +22,12 @@ from torch import nn
 from tqdm import tqdm
 
 from sstl.compat import import_torchvision_user
-from sstl.config import load_config, to_tree
+from sstl.config import to_tree
 from sstl.data.stream import GlobalBatches, PairedStream, UnpairedStream, endless
 from sstl.engine.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
 from sstl.engine.config import NetworkConfig, TrainConfig
-from sstl.engine.gate import KEPT, Gate
+from sstl.engine.folder import WEIGHTS, check_output, clear_run, tell_changes
+from sstl.engine.gate import Gate
 from sstl.engine.lock import only_run
 from sstl.engine.loop import run_loop
 from sstl.engine.optimizers import create_groups
@@ -39,15 +40,6 @@ from sstl.ops.files import read_log, remove_parts, write_atomic
 from sstl.ops.precision import resolve_precision
 from sstl.ops.progress import hidden
 
-WEIGHTS = "weights.safetensors"
-# What a run leaves beside its configuration and its log, which are written anew.
-_LEFT = (
-    WEIGHTS, "best.safetensors", KEPT, "checkpoints/step-*.safetensors", "snapshots/step-*.safetensors",
-    "pictures/step-*.png", "tensorboard/events.*",
-)  # fmt: skip
-# What may be another when a run goes on, without a word: how long, how it is watched, and where its data lie.
-_OF_NO_MATTER = ("output", "steps", "validation", "checkpoint_every", "log_every", "picture_every", "snapshot_every",
-                 "tensorboard", "data.root", "data.cache_gb", "data.workers")  # fmt: skip
 PATIENCE = 2.0  # seconds after which a second request to stop is meant
 
 
@@ -100,22 +92,6 @@ def train(config: TrainConfig, resume: bool = False, overwrite: bool = False) ->
                 raise
 
 
-def check_output(folder: Path, resume: bool, overwrite: bool) -> list[Path]:
-    """Return the checkpoints of the run that a folder holds.
-
-    Raises:
-        ConfigError: there are some, and they are neither gone on from nor replaced; or none to go on from.
-    """
-    existing = list_checkpoints(folder / "checkpoints")
-    if (existing or (folder / WEIGHTS).exists()) and not (resume or overwrite):
-        raise ConfigError(
-            f"{folder} already holds a run; give --resume to go on, --overwrite to begin anew, or another folder."
-        )
-    if resume and not existing:
-        raise ConfigError(f"{folder} holds no checkpoint to resume from; run without --resume.")
-    return existing
-
-
 def _is_of_connection(error: RuntimeError) -> bool:
     """Whether the processes could not reach each other; gloo raises plain errors."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
@@ -146,7 +122,7 @@ def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: b
     validation = Validation(config, accelerator.device) if config.validation else None
     if accelerator.is_main_process:
         if resume:
-            _tell_changes(config)
+            tell_changes(config)
         else:
             clear_run(config.output)
         remove_parts(config.output)
@@ -340,33 +316,6 @@ def _streams(
         return endless(paired, batches, data.workers), None
     unpaired = UnpairedStream(data.unpaired, data.crop, config.seed, data.root, budget)
     return endless(paired, batches, data.workers), endless(unpaired, batches, data.workers)
-
-
-def clear_run(output: Path) -> None:
-    """Remove what an earlier run left in its folder, lest it be taken for the next one's; make the folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    for pattern in _LEFT:
-        for path in output.glob(pattern):
-            path.unlink()
-
-
-def _tell_changes(config: TrainConfig) -> None:
-    """Warn of settings that are not those with which the run began: the rest of it will be another run's."""
-    try:
-        began = load_config(TrainConfig, config.output / "config.yaml")
-    except ConfigError:  # it is gone, or of another version
-        return
-    before, now = _flat(to_tree(began)), _flat(to_tree(config))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if changed := [key for key in changed if not key.startswith(_OF_NO_MATTER)]:
-        told = f"not the {', '.join(changed)} with which it began (config.yaml); the result is no single training's"
-        tqdm.write(f"sstl: warning: {config.output} goes on, but {told}", file=sys.stderr)
-
-
-def _flat(tree: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {name: tree}
-    return {key: leaf for part, own in tree.items() for key, leaf in _flat(own, f"{name}.{part}".strip(".")).items()}
 
 
 class _Stop:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sstl.config import read_tree
+from sstl.config import flatten, read_tree
 from sstl.engine import read_log
 from sstl.errors import ConfigError
 from sstl.metrics import Summary
@@ -72,17 +72,6 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ConfigError("give two or more runs, each once.")
     return [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-
-
-def flatten(tree: Any, key: str = "") -> Settings:
-    """Return nested dicts and lists as one level of keys; what is empty is kept as it is."""
-    if isinstance(tree, Mapping) and tree:
-        parts = [(f"{key}.{name}" if key else str(name), value) for name, value in tree.items()]
-    elif isinstance(tree, list) and any(isinstance(value, dict | list) for value in tree):
-        parts = [(f"{key}[{i}]", value) for i, value in enumerate(tree)]
-    else:
-        return {key: tree}
-    return {name: value for part, inner in parts for name, value in flatten(inner, part).items()}
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:

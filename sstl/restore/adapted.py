@@ -22,8 +22,7 @@ from sstl.restore.restorer import Restorer, as_planes, scale_of
 from sstl.types import PairedBatch, UnpairedBatch
 
 STEPS = 30
-# At 1e-4 the shipped weights came to take away twice the light, too much of it (experiments/test_time measures that).
-LEARNING_RATE = 2e-5
+LEARNING_RATE = 2e-5  # beside 1e-4, at which the shipped weights took too much light away: experiments/test_time
 BATCH = 4  # crops of the photos, and as many of the bundled photographs
 LARGEST, SMALLEST = 128, 16  # sides of the crops
 HELD_BACK = 8  # crops, at most
@@ -47,7 +46,9 @@ class Adapted:
     reason: str | None = None
 
 
-def adapt_to_photo(restorer: Restorer, photos: Any, steps: int = STEPS, seed: int = 0) -> Adapted:
+def adapt_to_photo(
+    restorer: Restorer, photos: Any, steps: int = STEPS, seed: int = 0, learning_rate: float = LEARNING_RATE
+) -> Adapted:
     """Adapt a copy of a restorer's network to one photo, or to the frames of a video, by the method ``test_time``.
 
     It trains on crops, so that memory does not grow with the photos. A quarter of each photo, in strips across its
@@ -61,6 +62,7 @@ def adapt_to_photo(restorer: Restorer, photos: Any, steps: int = STEPS, seed: in
         photos: an image of any kind that ``Restorer`` takes (but no batch), or a list of such.
         steps: optimiser steps, at least 1.
         seed: of everything random.
+        learning_rate: of AdamW.
 
     Raises:
         InputError: a file cannot be read.
@@ -85,7 +87,7 @@ def adapt_to_photo(restorer: Restorer, photos: Any, steps: int = STEPS, seed: in
             if not bool(pairs.mask.any()):
                 return Adapted(restorer, None, None, "no rain was found in what was held back of it")
             before = _error(method.network, pairs)
-            _train(method, crops, restorer, steps, seed)
+            _train(method, crops, restorer, steps, seed, learning_rate)
             after = _error(method.eval().network, pairs)
     if not after < before:  # also if it is NaN
         return Adapted(
@@ -145,10 +147,10 @@ class Crops:
         return crop.expand(3, -1, -1)
 
 
-def _train(method: RainAgain, crops: Crops, restorer: Restorer, steps: int, seed: int) -> None:
+def _train(method: RainAgain, crops: Crops, restorer: Restorer, steps: int, seed: int, learning_rate: float) -> None:
     # 128 MB hold the three bundled photographs; without, each step would decode them again.
     anchor = PairedStream([ANCHOR], crops.side, seed, None, 128_000_000)
-    optimizer = torch.optim.AdamW(method.parameters(), LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(method.parameters(), learning_rate, weight_decay=0.0)
     method.train()
     for step in tqdm(range(steps), desc="adapt", unit="step", leave=False):
         paired = anchor[range(BATCH * step, BATCH * (step + 1))].to(restorer.device)
