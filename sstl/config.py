@@ -185,9 +185,21 @@ def _convert_union(hint: Any, value: Any, where: str, key: str) -> Any:
     raise errors[-1] if len(options) == 1 or isinstance(value, dict) else _misfit(hint, value, where, key)
 
 
+def home_expanded(path: str, where: str = "a path") -> Path:
+    """Return a path whose ``~`` or ``~NAME`` is the home folder meant; ``where`` tells an error whose path it is.
+
+    Raises:
+        ConfigError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{where} is {path!r}: there is no such home folder; write it out.") from error
+
+
 def _convert_scalar(hint: Any, value: Any, where: str, key: str) -> Any:
     if hint is Path and isinstance(value, str):
-        return Path(value).expanduser()
+        return home_expanded(value, _at(where, key))
     if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):

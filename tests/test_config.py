@@ -206,6 +206,12 @@ def test_an_error_of_the_dataclass_names_the_file():
         from_tree(Picky, {}, where="some.yaml")
 
 
+def test_a_home_folder_is_expanded_and_one_that_is_not_there_is_named():
+    assert from_tree(Whole, {"name": "a", "root": "~/rain"}).root == Path.home() / "rain"
+    with pytest.raises(ConfigError, match=r"'root' is '~no-such-user/rain': there is no such home folder"):
+        from_tree(Whole, {"name": "a", "root": "~no-such-user/rain"})
+
+
 text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=8)
 finite = st.floats(allow_nan=False, allow_infinity=True)
 free = st.recursive(
@@ -220,7 +226,7 @@ whole = st.builds(
     lr=finite,
     steps=st.integers(),
     flag=st.booleans(),
-    root=st.none() | text.map(Path),
+    root=st.none() | text.filter(lambda name: not name.startswith("~")).map(Path),
     part=part,
     parts=st.lists(part, max_size=3).map(tuple),
     crop=st.tuples(st.integers(), st.integers()),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sstl.config import home_expanded
 from sstl.data.alignment import Alignment, Box, align, candidates, overlap_boxes
 from sstl.data.files import FileImages, FilePairs, Image
 from sstl.data.layouts import Part, find_parts
@@ -160,7 +161,7 @@ def backgrounds(config: SourceConfig) -> ImageSource:
     Raises:
         ConfigError: the path is missing, nothing in it is selected, or a folder in it cannot be told apart.
     """
-    path = Path(config.path).expanduser()
+    path = home_expanded(config.path)
     if path.is_dir() and not table_format(path) and not (config.rainy or config.clean):
         return _of_folder(split_folder(path, config))
     found: list[ImageSource] = []

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
+from sstl.config import home_expanded
 from sstl.data import pairing
 from sstl.data.files import BundledImages, FileImages, FilePairs, Image
 from sstl.data.images import list_images
@@ -189,7 +190,7 @@ def typed(config: SourceConfig) -> SourceConfig:
 
     A training file's paths start from ``SSTL_DATA`` alone: what lies where it is run must not change what it trains on.
     """
-    root, path = os.environ.get("SSTL_DATA"), Path(config.path).expanduser()
+    root, path = os.environ.get("SSTL_DATA"), home_expanded(config.path)
     elsewhere = root and not path.exists() and (Path(root) / path).exists()
     return replace(config, path=str(Path(root) / path)) if root and elsewhere else config
 
@@ -202,7 +203,7 @@ def _locate(config: SourceConfig, data_root: Path | None) -> Path | None:
         if config.set is not None:
             raise ConfigError(f"{config.path}: 'set' selects from a manifest only; use 'split'.")
         return None
-    path = (data_root or Path(os.environ.get("SSTL_DATA", "."))) / Path(config.path).expanduser()
+    path = (data_root or Path(os.environ.get("SSTL_DATA", "."))) / home_expanded(config.path)
     if not path.exists():
         raise ConfigError(
             f"{path} does not exist; relative paths start from data_root, else from the environment variable SSTL_DATA."
