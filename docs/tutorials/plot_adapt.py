@@ -22,7 +22,7 @@ from sstl.data.images import list_images, read_rgb8
 from sstl.report.findings import MEASURES, verdict
 from sstl.report.quickstart import make_domain
 
-MINUTES = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "40")) / 60  # of training
+MINUTES = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "30")) / 60  # of training
 kept = TemporaryDirectory()
 folder = Path(kept.name)
 

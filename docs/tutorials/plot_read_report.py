@@ -20,7 +20,7 @@ import sstl
 from sstl.engine import read_log
 from sstl.report.quickstart import make_domain
 
-MINUTES = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "40")) / 60  # of training
+MINUTES = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "30")) / 60  # of training
 kept = TemporaryDirectory()
 folder = Path(kept.name)
 
