@@ -22,6 +22,7 @@ from sstl.losses import (
     consistency_loss,
     draw_transformation,
     equivariance_loss,
+    forgetting_loss,
     gaussian_kl,
     mask_loss,
     recomposition_loss,
@@ -447,6 +448,27 @@ def test_balance_weighs_each_image_by_its_own_error(truth):
     torch.testing.assert_close(pull, torch.tensor([0.01 / 0.012, 0.01 / 0.21]), rtol=1e-3, atol=0)
 
 
+def test_only_what_became_worse_is_forgotten(truth):
+    error = torch.tensor([0.03, 0.05]).view(2, 1, 1, 1)
+    background = with_gradient(truth.clean + error)
+    before = Restoration(truth.clean + error.flip(0), truth.streak)  # the first was worse, the second was better
+    loss = forgetting_loss(Restoration(background, truth.streak), before, truth)
+    assert loss.item() == pytest.approx(0.02 / 2, rel=1e-4)
+    loss.backward()
+    torch.testing.assert_close(background.grad.sum(dim=(1, 2, 3)), torch.tensor([0.0, 0.5]))
+
+
+def test_forgetting_is_measured_as_backgrounds_are(truth):
+    """Against a perfect start all error is forgotten; against itself, and against worse, nothing is."""
+    found, perfect = Restoration(truth.clean + 0.1, truth.streak), Restoration(truth.clean, truth.streak)
+    for options in ({}, {"balance": 0.01}, {"kind": "charbonnier"}):
+        floor = background_loss(perfect, truth, **options)
+        expected = background_loss(found, truth, **options) - floor
+        torch.testing.assert_close(forgetting_loss(found, perfect, truth, **options), expected)
+        assert forgetting_loss(found, found, truth, **options) == 0
+        assert forgetting_loss(perfect, found, truth, **options) == 0
+
+
 def reached(network: nn.Module, loss: Tensor) -> set[str]:
     """The heads all of whose parameters get a gradient."""
     network.zero_grad()
@@ -463,6 +485,8 @@ def test_each_term_reaches_its_heads(tiny_network, truth):
     assert reached(tiny_network, streak_loss(restored(), truth)) == {"head_mask", "head_streak"}
     everything = {"head_mask", "head_streak", "head_background"}
     assert reached(tiny_network, background_loss(restored(), truth)) == everything
+    perfect = Restoration(truth.clean, truth.streak)
+    assert reached(tiny_network, forgetting_loss(restored(), perfect, truth)) == everything
     assert reached(tiny_network, recomposition_loss(restored(), truth.rainy)) == everything
     residual = truth.rainy - restored().background
     assert reached(tiny_network, Mixture().nll(residual)) == everything

@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy import SOURCE, TARGET, Blind, Toy, backgrounds, contrast_kept, pairs, removed, start_network, train
 
+from sstl.losses import forgetting_loss
 from sstl.methods import create_method
 from sstl.methods.exchange import as_pairs
 from sstl.ops.veil import dark_channel
@@ -129,6 +130,27 @@ def test_without_its_term_it_is_the_control(adapted, start, source):
     train(create_method("supervised", control), source, pairs(96, TARGET, 2), steps=150, seed=1)
     test = pairs(64, TARGET, 3)
     assert removed(adapted(transfer=0.0), test) == pytest.approx(removed(control, test), abs=0.02)
+
+
+def test_the_start_forgets_nothing_and_stays_as_it_is(start, batch):
+    method = create_method("streak_transfer", copy.deepcopy(start), forgetting=1.0)
+    method.train()
+    assert not method.start.training
+    parts = method(*batch)
+    assert parts["forgetting"] == 0
+    parts["loss"].backward()
+    assert all(parameter.grad is None for parameter in method.start.parameters())
+
+
+def test_what_the_labelled_pairs_lost_is_held_by_its_term(adapted, start, source):
+    """Heavy made pairs make a network forget; the term on what became worse takes some of that back."""
+
+    def lost(network: Toy) -> float:
+        return float(forgetting_loss(network(source.rainy), start(source.rainy), source))
+
+    free, held = (adapted(supervised=0.05, transfer=4.0, forgetting=weight) for weight in (0.0, 20.0))
+    assert lost(held) < 0.7 * lost(free)
+    assert removed(held, pairs(64, TARGET, 3)) > removed(start, pairs(64, TARGET, 3)) + 0.02
 
 
 def test_without_the_supervised_branch_it_still_keeps_the_texture(adapted):

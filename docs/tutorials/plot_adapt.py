@@ -22,7 +22,7 @@ from sstl.data.images import list_images, read_rgb8
 from sstl.report.findings import MEASURES, verdict
 from sstl.report.quickstart import make_domain
 
-MINUTES = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "30")) / 60  # of training
+STEPS = 2 if "SSTL_TUTORIAL_SECONDS" in os.environ else 40
 kept = TemporaryDirectory()
 folder = Path(kept.name)
 
@@ -51,18 +51,20 @@ plt.show()
 # -----
 #
 # The start, ``quickstart-source``, is a small network that has seen thin upright rain only (recipe ``light``), which it
-# keeps rehearsing, so as not to forget it. For your photos, leave out ``weights``, ``recipe`` and ``learning_rate``
+# keeps rehearsing, so as not to forget it. So small a network learns at a higher rate, and forty steps do if three in
+# ten clean photographs wear matched rain. For your photos, leave out all from ``recipe`` on, ``weights`` and ``steps``
 # first: the defaults are the shipped weights and what suits them. *Which method when* tells of other methods.
 
 adapted = sstl.adapt(
     folder / "photos",
     folder / "run",
     weights="quickstart-source",
-    minutes=MINUTES,
+    steps=STEPS,
     clean=folder / "clean",
     held_out=folder / "held-out",
     recipe="light",
-    learning_rate=5e-4,
+    learning_rate=2e-3,
+    matched=0.3,
 )
 print(sorted(path.name for path in (folder / "run").iterdir()))
 

@@ -20,7 +20,7 @@ import sstl
 from sstl.engine import read_log
 from sstl.report.quickstart import make_domain
 
-MINUTES = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "30")) / 60  # of training
+STEPS = 2 if "SSTL_TUTORIAL_SECONDS" in os.environ else 40
 kept = TemporaryDirectory()
 folder = Path(kept.name)
 
@@ -35,11 +35,12 @@ adapted = sstl.adapt(
     folder / "photos",
     folder / "run",
     weights="quickstart-source",
-    minutes=MINUTES,
+    steps=STEPS,
     clean=folder / "clean",
     held_out=folder / "held-out",
     recipe="light",
-    learning_rate=5e-4,
+    learning_rate=2e-3,
+    matched=0.3,
 )
 
 # %%

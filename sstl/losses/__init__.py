@@ -14,7 +14,7 @@ from sstl.losses.entropy import map_entropy
 from sstl.losses.gaussian_process import pseudo_latent_loss
 from sstl.losses.likelihood import Mixture, gaussian_kl
 from sstl.losses.oriented import OrientedMixture, exponential_kl
-from sstl.losses.paired import background_loss, mask_loss, streak_loss
+from sstl.losses.paired import background_loss, forgetting_loss, mask_loss, streak_loss
 from sstl.losses.perceptual import Perceptual
 from sstl.losses.smoothness import total_variation
 
@@ -31,6 +31,7 @@ __all__ = [
     "edge_loss",
     "equivariance_loss",
     "exponential_kl",
+    "forgetting_loss",
     "gaussian_kl",
     "map_entropy",
     "mask_loss",

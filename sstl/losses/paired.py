@@ -19,8 +19,32 @@ def background_loss(
 
     Minimised only by the true background; it is the term that every other one leans on.
     """
+    return _errors(restored, truth, balance, kind).mean()
+
+
+def forgetting_loss(
+    restored: Restoration,
+    before: Restoration,
+    truth: PairedBatch,
+    balance: float | None = None,
+    kind: Distance = "l1",
+) -> Tensor:
+    """How much farther from B than another network's B^ (``before``, without a gradient) are the images that are.
+
+    The mean over all images of what each lost, in the units of ``background_loss`` with that ``balance`` and ``kind``;
+    an image that is restored as well as before, or better, counts nothing and gets no gradient. So it pulls where a
+    network forgets, and leaves what it learns alone, which a distance to ``before`` itself does not.
+
+    Cheapest solution alone: restore as before. ``background_loss`` on what is new forbids that.
+    """
+    now, then = (_errors(result, truth, balance, kind) for result in (restored, before))
+    return (now - then.detach()).relu().mean()
+
+
+def _errors(restored: Restoration, truth: PairedBatch, balance: float | None, kind: Distance) -> Tensor:
+    """The weighted error of each image, (B,)."""
     errors = distance(restored.background, truth.clean, kind)
-    return (errors if balance is None else balance * (errors / balance).log1p()).mean()
+    return errors if balance is None else balance * (errors / balance).log1p()
 
 
 def streak_loss(restored: Restoration, truth: PairedBatch, kind: Distance = "l1", intensity: bool = False) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from sstl.errors import SstlError
+from sstl.losses import forgetting_loss
 from sstl.methods.base import METHODS
 from sstl.methods.exchange import darkness, lay_over, lay_veil, left_dry, moved, rain_found, veil_share
 from sstl.methods.teacher import Taught
@@ -41,6 +43,8 @@ class StreakTransfer(Taught):
         veil: how much of the photos' veil is laid, too, at most: the strength is drawn from 0 to that; 0 lays none.
         dry: share of the labelled pairs that lose their rain, so that clear photographs stay as they are. (When made
             pairs were left dry instead, the rain of the photos was learned more slowly.)
+        forgetting: weight of ``forgetting_loss`` against the start on the labelled pairs: none may become worse for the
+            photos' sake. 0 leaves it out, and the start with it; else each step has one more forward pass, the start's.
         decay: see ``Taught``.
         options: of ``Supervised``.
     """
@@ -59,11 +63,14 @@ class StreakTransfer(Taught):
         zoom: float = 1.2,
         veil: float = 1.0,
         dry: float = 0.0,
+        forgetting: float = 0.0,
         decay: float = 0.99,
         **options: Any,
     ) -> None:
         super().__init__(network, decay, **options)
         self.weight, self.transfer, self.veil, self.dry = supervised, transfer, veil, dry
+        self.forgetting = forgetting
+        self.start = copy.deepcopy(network).requires_grad_(False).eval() if forgetting else None
         self.brightness, self.turn, self.zoom = brightness, turn, zoom
         for name in ("photos_dark", "clean_dark") if veil else ():  # running means; 0 before the first step
             self.register_buffer(name, torch.zeros(()))
@@ -73,9 +80,24 @@ class StreakTransfer(Taught):
         """Both branches."""
         if unpaired is None:
             raise SstlError(f"method '{self.name}' needs unlabelled photos; give data.unpaired.")
-        parts = self.supervised(left_dry(paired, self.dry))
+        labelled = left_dry(paired, self.dry)
+        result = self.network(labelled.rainy)
+        parts = self.compared(result, labelled)
         made = self.supervised(self.made(paired, unpaired.rainy))["loss"]
-        return {**parts, "transfer": made, "loss": self.weight * parts["loss"] + self.transfer * made}
+        loss = self.weight * parts["loss"] + self.transfer * made
+        if self.start is not None:
+            with torch.no_grad():
+                before = self.start(labelled.rainy)
+            parts["forgetting"] = forgetting_loss(result, before, labelled, self.balance, self.distance)
+            loss = loss + self.forgetting * parts["forgetting"]
+        return {**parts, "transfer": made, "loss": loss}
+
+    def train(self, mode: bool = True) -> Self:
+        """Keep the start in evaluation mode."""
+        super().train(mode)
+        if self.start is not None:
+            self.start.eval()
+        return self
 
     @torch.no_grad()
     def made(self, paired: PairedBatch, photos: Tensor) -> PairedBatch:
