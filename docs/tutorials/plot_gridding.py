@@ -33,7 +33,7 @@ from sstl.report.inspection import holes_of, receptive_field, structural_support
 from sstl.report.plots import receptive_field_plot
 from sstl.restore import Restorer, load
 
-SECONDS = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "30"))  # of training, for each network
+SECONDS = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "20"))  # of training, for each network
 
 
 # %%
@@ -105,7 +105,7 @@ print(f"largest difference between the two ways: {(as_one - as_four).abs().max()
 # What it does to rain
 # --------------------
 #
-# Both stacks of the same size are now trained alike, with one seed and as many steps as fit into half a minute, on
+# Both stacks of the same size are now trained alike, with one seed and as many steps as fit into twenty seconds, on
 # three photographs from scikit-image with rain of the recipe ``light``. The loss is the squared error: the absolute
 # one, which sstl uses by default, tends to keep so small a network at "remove nothing" for long.
 
@@ -206,7 +206,7 @@ print(f"and less fine error on {smoother} of {len(pairs)}.")
 #
 # That [2, 2, 2] works on four separate pictures is exact and does not depend on training. What that costs does: it
 # depends on the rain. A streak that is long, and two pixels wide, is still a streak in each of the four pictures, and a
-# small network that looks at fewer pixels may even learn faster. After half a minute of training with one seed a
+# small network that looks at fewer pixels may even learn faster. After twenty seconds of training with one seed a
 # difference of some tenths of a decibel may have either sign: repeat it with other seeds and for longer
 # (``SSTL_TUTORIAL_SECONDS=300``) before you believe it. And where a path of rate 1 lies beside the dilated ones, as in
 # JORDER, the network as a whole has no holes.

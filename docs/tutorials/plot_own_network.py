@@ -25,7 +25,7 @@ from sstl.report.evaluation import RenderedPairs
 from sstl.report.inspection import receptive_field, structural_support
 from sstl.report.plots import receptive_field_plot
 
-STEPS = 100 if "SSTL_TUTORIAL_SECONDS" in os.environ else 1200
+STEPS = 100 if "SSTL_TUTORIAL_SECONDS" in os.environ else 800
 kept = TemporaryDirectory()
 folder = Path(kept.name)
 
