@@ -31,6 +31,7 @@ from sstl.methods.trust import (
     measure,
     predict,
     quality,
+    rain_seen,
     restore,
 )
 from sstl.networks import load_weights, save_weights
@@ -73,13 +74,13 @@ def start(source) -> Toy:
 @pytest.fixture(scope="module")
 def exam(start, source):
     photos = pairs(COUNT, TARGET, 5).rainy
-    return make_exam(start, photos, source.map(lambda t: t[:COUNT]), seed=0)
+    return make_exam(photos, rain_seen(start, photos), source.map(lambda t: t[:COUNT]), seed=0)
 
 
 def test_an_exam_is_the_same_each_time_and_leaves_the_random_state(start, exam):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    again = make_exam(start, exam.photos, exam.rehearsed, seed=0)
+    again = make_exam(exam.photos, rain_seen(start, exam.photos), exam.rehearsed, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(again.found.rainy, exam.found.rainy)
     assert torch.equal(exam.found.clean, exam.rehearsed.clean)
@@ -88,7 +89,7 @@ def test_an_exam_is_the_same_each_time_and_leaves_the_random_state(start, exam):
 
 def test_what_is_forgotten_of_a_known_rain_is_not_made_up_for_by_another(start, exam):
     known = [pairs(4, rain, seed) for rain, seed in ((SOURCE, 2), (TARGET, 3))]
-    both = make_exam(start, exam.photos, exam.rehearsed, seed=0, known=known)
+    both = make_exam(exam.photos, rain_seen(start, exam.photos), exam.rehearsed, seed=0, known=known)
     assert torch.equal(both.found.rainy, exam.found.rainy)
     network = Removes(keep)
     lost = [
@@ -108,9 +109,9 @@ def test_crowded_images_wear_the_streaks_of_two_photos():
     assert single.tolist() == [1, 2, 4]
 
 
-def test_an_exam_needs_as_many_pairs_as_photos(start, exam):
+def test_an_exam_needs_as_many_pairs_as_photos(exam):
     with pytest.raises(SstlError, match="as many crops of photos as of pairs"):
-        make_exam(start, exam.photos[:3], exam.rehearsed, seed=0)
+        make_exam(exam.photos[:3], exam.streak[:3], exam.rehearsed, seed=0)
 
 
 def test_a_network_that_changes_nothing_measures_as_such(exam):

@@ -1,7 +1,8 @@
 """The target domains of the suite: photos without truth to adapt to, their truth for the oracle, and a test set each.
 
-Backgrounds to adapt to are clean sides of Rain800's training pairs that no source network has seen; those of the tests
-are of the development split. Everything follows from reserved.yaml and the manifest.
+Backgrounds to adapt to are clean sides of Rain800's training pairs that no source network has seen, and so are the dry
+photographs that the gates judge on, which are others; those of the tests are of the development split. Everything
+follows from reserved.yaml and the manifest.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from sstl.rain import Recipe, render
 
 MANIFEST = "manifest.csv"
 RESERVED = Path(__file__).with_name("reserved.yaml")
-PHOTOS, TESTS, SIDE = 64, 24, 256
+PHOTOS, HELD_OUT, TESTS, SIDE = 64, 64, 24, 256
 SEED = 20
 BLUR = 1.5  # pixels
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Folders of a domain: ``photos``, their ``truth``, it blurred (``smooth``), ``test/rainy`` and ``test/clean``."""
+    """Folders of a domain: ``photos``, their ``truth``, it blurred (``smooth``), ``test/rainy`` and ``test/clean``.
+
+    And ``held-out``: dry photographs of other places than the photos'.
+    """
 
     name: str
     root: Path
@@ -52,17 +56,18 @@ def build(folder: Path) -> list[Domain]:
     """Write all domains below ``folder`` (what is there is kept), and return them."""
     tree = reserved()
     domains = [Domain(name, folder / name) for name in tree["domains"]]
-    if all((domain.root / "done").exists() for domain in domains):
+    if all((domain.root / part).exists() for domain in domains for part in ("done", "held-out")):
         return domains
     streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")
     photos, tests = _backgrounds()
     for number, domain in enumerate(domains):
         rng = np.random.default_rng([SEED, number])
         recipes = [tree["recipes"][name] for name in (tree["mixture"] if domain.name == "mixture" else [domain.name])]
-        chosen = rng.permutation(len(photos))[:PHOTOS]
+        chosen, others = np.split(rng.permutation(len(photos))[: PHOTOS + HELD_OUT], [PHOTOS])
         _write(
             [photos[i] for i in chosen], recipes, streaks, SEED + number, domain.root / "photos", domain.root / "truth"
         )
+        _save([photos[i] for i in others], domain.root / "held-out")
         _write(
             tests, recipes, streaks, SEED + 100 + number, domain.root / "test" / "rainy", domain.root / "test" / "clean"
         )
@@ -102,11 +107,17 @@ def _one_a_group(places: list[tuple[Any, int]], groups: dict[str, str], taken: s
 
 
 def _write(backgrounds: list[Image], recipes: list[Recipe], streaks: Any, seed: int, rainy: Path, clean: Path) -> None:
-    for folder in (rainy, clean):
-        folder.mkdir(parents=True, exist_ok=True)
+    layers: dict[Path, list[Image]] = {rainy: [], clean: []}
     for i, background in enumerate(backgrounds):
         tensor = torch.from_numpy(background).permute(2, 0, 1)[None].float() / 255
         sample = render(tensor, recipes[i % len(recipes)], seed, [i], streaks)
         for layer, folder in ((sample.rainy, rainy), (sample.clean, clean)):
-            pixels = (layer[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-            PillowImage.fromarray(pixels).save(folder / f"{i:03}.png")
+            layers[folder].append((layer[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+    for folder, images in layers.items():
+        _save(images, folder)
+
+
+def _save(images: list[Image], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        PillowImage.fromarray(image).save(folder / f"{i:03}.png")

@@ -38,8 +38,8 @@ from sstl.restore import Restorer, load
 CELLS = Path(__file__).resolve().parent / "cells"
 STEPS, SNAPSHOTS, SEED = 200, 50, 3
 IMAGES = 12  # development pairs and clean photographs on which forgetting and harm are measured
-# What the gates judge on, as in ``sstl adapt``: photographs that nothing is trained on, under rain like the sources'.
-HELD_OUT = (PairedPart("bundled", recipe="rain100l_like"), PairedPart("bundled", recipe="light"))
+# What the gates judge on, as in ``sstl adapt``: rain like the sources' on photographs that nothing is trained on.
+LIKE_SOURCES = ("rain100l_like", "light")
 # What the package's weights know besides, and what only they could forget.
 KNOWN_TO_PACKAGE = tuple(PairedPart("bundled", recipe=recipe) for recipe in KNOWN)
 CAP = 60.0  # dB that an untouched photograph counts
@@ -58,6 +58,7 @@ class Trial:
         everywhere: run it on all sources, not on joint alone.
         shipped: run it on the weights of the package, too.
         gate: judge without truth and choose, as ``sstl adapt`` does.
+        both: judge on dry photographs of the domain, and on the rain that the start or the judged network sees.
         judged: the label-free score is calibrated and checked on its snapshots.
     """
 
@@ -67,6 +68,7 @@ class Trial:
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
     gate: bool = False
+    both: bool = False
     judged: bool = False
     shipped: bool = False
 
@@ -81,6 +83,12 @@ TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
     "default": Trial(**DEFAULT, everywhere=True, shipped=True),
+    "candidate": Trial(
+        **{**DEFAULT, "share": 0.4},
+        options={"dry": 0.25, "transfer": 0.5, "forgetting": 4.0},
+        both=True,
+        everywhere=True,
+    ),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),
     "smoothed": Trial(rain="smooth", judged=True),
@@ -119,12 +127,19 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=source.batch,
         ema_decay=0.97,
-        gate=GateConfig(paired=HELD_OUT, known=() if source.steps else KNOWN_TO_PACKAGE) if trial.gate else None,
+        gate=gate(domain, source, trial) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
         snapshot_every=SNAPSHOTS,
     )
+
+
+def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
+    """Return the gate of a cell."""
+    dry = str(domain.root / "held-out") if trial.both else "bundled"
+    paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
+    return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both)
 
 
 def matched(domain: Domain) -> Path:
@@ -175,13 +190,14 @@ def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     if config.gate is not None:
         recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8"))["weights"])
     settings = to_tree(config)
-    gate = settings["gate"] or {"paired": [], "known": []}
+    judged = settings["gate"] or {"paired": [], "known": []}
     # What came after the first cells were measured says nothing where it is off.
-    for part in settings["data"]["paired"] + gate["paired"] + gate["known"]:
+    for part in settings["data"]["paired"] + judged["paired"] + judged["known"]:
         if part["streaks_of"] == "images":
             del part["streaks_of"]
-    if not gate["known"]:
-        del gate["known"]
+    for key in ("known", "both"):
+        if not judged.get(key):
+            judged.pop(key, None)
     tree = [settings, recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]
     text = json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), "")
     return hashlib.sha256(text.encode()).hexdigest()[:16]

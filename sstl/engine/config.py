@@ -130,6 +130,7 @@ class GateConfig:
             are not trained on. The loss of one is not made up for by what another gained.
         finder: weights (a shipped name or a file) that find the photos' rain for the exam; by default the start. One
             that is blind to the photos' rain makes an exam without rain, which tells nothing.
+        both: judge each network on the rain that it or the finder sees, not on the finder's alone.
         forgetting: loss of luma PSNR that is accepted, in dB: on the rehearsed pairs, and on each part of ``known``.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
@@ -141,6 +142,7 @@ class GateConfig:
     paired: tuple[PairedPart, ...] = ()
     known: tuple[PairedPart, ...] = ()
     finder: str | None = None
+    both: bool = False
     forgetting: float = 0.3
     least: float = 0.05
 

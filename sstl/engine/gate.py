@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from sstl.data.stream import PairedStream, UnpairedStream
 from sstl.engine.config import TrainConfig
-from sstl.methods.trust import Harm, Trust, make_exam
+from sstl.methods.trust import Exam, Harm, Trust, make_exam, rain_seen
 from sstl.networks import Network, load_weights, save_weights
 from sstl.ops.precision import resolve_precision
 
@@ -29,6 +30,12 @@ class Gate:
     CVPR 2022) until it is. The admissible network of the largest predicted gain is kept in ``kept.safetensors``. It is
     *accepted* at the end if that gain exceeds the error of the prediction.
 
+    The gain is predicted on rain that was seen in the photos (``Exam.found``). A network removes best what it sees
+    itself, so rain that the start alone sees favours the start: one that is blind to the photos' rain looks as good as
+    another. With ``config.gate.both`` a network is judged on what it or the finder sees, the brighter of the two, and
+    the best so far is judged anew on that. A network that sees nothing is judged on what the finder sees; one that
+    takes texture for rain does harm to clean photographs and is not admissible.
+
     Args:
         config: the run; its start is what ``config.network.weights`` names.
         network: holds the start's weights; not changed.
@@ -38,18 +45,20 @@ class Gate:
         assert config.gate is not None
         self.config, self.gate, self.device = config, config.gate, device
         self.dtype = resolve_precision(config.precision, device)
-        self.start = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        self.start = copy.deepcopy(network).to(device)
         data, count, side = config.data, self.gate.crops, self.gate.side
-        photos = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)[range(count)]
-        rehearsed = PairedStream(self.gate.paired or data.paired, side, config.seed + SEED, data.root, 0)[range(count)]
-        known = [
+        stream = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)
+        paired = PairedStream(self.gate.paired or data.paired, side, config.seed + SEED, data.root, 0)
+        self.photos = stream[range(count)].rainy.to(device)
+        self.rehearsed = paired[range(count)].to(device)
+        self.known = [
             PairedStream((part,), side, config.seed + SEED, data.root, 0)[range(KNOWN_CROPS)].to(device)
             for part in self.gate.known
         ]
-        finder = network if self.gate.finder is None else load_weights(self.gate.finder).network
+        finder = self.start if self.gate.finder is None else load_weights(self.gate.finder).network.to(device)
         with self.arithmetic():
-            exam = make_exam(finder.to(device), photos.rainy.to(device), rehearsed.to(device), config.seed, known)
-            self.trust = Trust(network.to(device), exam)
+            self.seen = rain_seen(finder, self.photos)
+            self.trust = Trust(self.start, self._exam(self.seen))
         self.best: dict[str, Any] | None = None
         self.waited = 0
 
@@ -68,9 +77,18 @@ class Gate:
                 network.load_state_dict(self._between(now, share))
                 if self.admissible(self.trust.harm(network)):
                     break
+            most = self.best["gain"] if self.best else -math.inf
+            if self.gate.both:
+                seen = torch.maximum(self.seen, rain_seen(network, self.photos))
+                self.trust = Trust(self.start, self._exam(seen))
+                if self.best:
+                    most = self.trust.judge(load_weights(self.config.output / KEPT).network.to(self.device)).gain
             judgement = self.trust.judge(network)
-        entry = {"step": step, "share": share, "admissible": self.admissible(judgement), **asdict(judgement)}
-        if self._remember(entry):
+        admissible = self.admissible(judgement)
+        better = admissible and judgement.gain > most
+        entry = {"step": step, "share": share, "admissible": admissible, "better": better, **asdict(judgement)}
+        self._remember(entry)
+        if better:
             save_weights(self.config.output / KEPT, network, {"step": step, "share": share})
         network.load_state_dict(now)
         network.train(training)
@@ -100,18 +118,19 @@ class Gate:
             network = load_weights(self.config.network.weights).network
         return save_weights(path, network, {**info, "trust": trust})
 
-    def _remember(self, entry: dict[str, Any]) -> bool:
-        """Note a judgement; return whether its network is the best so far."""
-        better = entry["admissible"] and entry["gain"] > (self.best["gain"] if self.best else -math.inf)
-        self.best = entry if better else self.best
-        self.waited = 0 if better else self.waited + 1
-        return bool(better)
+    def _remember(self, entry: dict[str, Any]) -> None:
+        """Note a judgement."""
+        self.best = entry if entry["better"] else self.best
+        self.waited = 0 if entry["better"] else self.waited + 1
+
+    def _exam(self, seen: torch.Tensor) -> Exam:
+        return make_exam(self.photos, seen, self.rehearsed, self.config.seed, self.known)
 
     def _between(self, now: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
         """The start's weights, moved by a share of the way to ``now``."""
+        start = self.start.state_dict()
         return {
-            name: torch.lerp(self.start[name].to(t), t, share) if t.is_floating_point() else t
-            for name, t in now.items()
+            name: torch.lerp(start[name].to(t), t, share) if t.is_floating_point() else t for name, t in now.items()
         }
 
     def arithmetic(self) -> torch.autocast:

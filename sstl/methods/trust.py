@@ -41,8 +41,8 @@ class Exam:
     Attributes:
         photos: crops of the rainy photos, (N, 3, S, S) in [0, 1].
         rehearsed: pairs as the supervised branch meets them, N too; what must not be forgotten.
-        found: their clean images under the rain that was found in one or two photos, behind a photo's veil.
-        streak: the streaks that were found, (N, 1, S, S).
+        found: their clean images under the rain that was seen in one or two photos, behind a photo's veil.
+        streak: the streaks of ``found``, (N, 1, S, S).
         known: pairs under other rains that a start may know, a batch each of any length.
     """
 
@@ -89,14 +89,19 @@ class Judgement(Harm):
     measures: dict[str, float]
 
 
+def rain_seen(finder: Network, photos: Tensor) -> Tensor:
+    """Return the streaks that a network sees in photos, (N, 3, S, S) -> (N, 1, S, S)."""
+    return rain_found(photos, restore(finder, photos))
+
+
 def make_exam(
-    finder: Network, photos: Tensor, rehearsed: PairedBatch, seed: int, known: Sequence[PairedBatch] = ()
+    photos: Tensor, seen: Tensor, rehearsed: PairedBatch, seed: int, known: Sequence[PairedBatch] = ()
 ) -> Exam:
-    """Return the exam of photos, which all networks of a run face alike.
+    """Return the exam of photos, which the networks that are compared face alike.
 
     Args:
-        finder: finds the rain in the photos; the network before adaptation, or one that sees more.
         photos: (N, 3, S, S) in [0, 1], N at least 2.
+        seen: the streaks in them, (N, 1, S, S); see ``rain_seen``.
         rehearsed: N labelled pairs of the same size.
         seed: of all choices; the global random state is left as it was.
         known: see ``Exam``.
@@ -109,7 +114,6 @@ def make_exam(
     clean, keys = rehearsed.clean, rehearsed.key
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        seen = rain_found(photos, restore(finder, photos))
         streakless = (photos - seen).clamp(0, 1)
         streak, others = (moved(layer, turn=10.0, zoom=1.2) for layer in (seen, seen.roll(1, 0)))
         streak = crowded(streak, others, 0.5)
