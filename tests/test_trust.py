@@ -149,6 +149,23 @@ def test_what_learned_the_target_gains_and_what_collapsed_loses(start, source, e
     assert not trust.judge(Removes(blur)).harmless
 
 
+def test_on_the_rain_that_either_sees_what_learned_gains_more_and_what_collapsed_loses(start, source, exam):
+    learned = copy.deepcopy(start)
+    train_toy(create_method("supervised", learned), pairs(96, TARGET, 7), source)
+    mine = rain_seen(start, exam.photos)
+
+    def gain(network, seen) -> float:
+        return Trust(start, make_exam(exam.photos, seen, exam.rehearsed, seed=0)).judge(network).gain
+
+    def either(network):
+        return torch.maximum(mine, rain_seen(network, exam.photos))
+
+    assert gain(learned, either(learned)) > gain(learned, mine) > 0
+    nothing = Removes(keep)
+    assert torch.equal(either(nothing), mine)
+    assert gain(nothing, either(nothing)) < 0
+
+
 def test_the_prediction_is_linear_and_its_error_grows_with_the_spread_of_the_crops():
     calibration = {"weights": {"found": 0.5, "clean": -0.25}, "error": 0.3}
     change = {"found": torch.full((8,), 2.0), "clean": torch.full((8,), 1.0), "other": torch.rand(8)}
@@ -227,6 +244,18 @@ def test_the_best_judged_weights_are_kept(config, monkeypatch):
     assert [entry["gain"] for entry in judgements(settings)] == [0.5, 0.9, 0.7]
     assert same(final, tensors(settings.output / "snapshots" / "step-00000004.safetensors"))
     assert read_info(settings.output / "weights.safetensors")["info"]["trust"]["accepted"]
+
+
+def test_judged_on_the_rain_that_either_sees_the_best_so_far_is_judged_anew(config, monkeypatch):
+    settings = config(gate={"both": True}, snapshot_every=2)
+    fake(monkeypatch, [0.5, 0.6, 0.55, 0.4, 0.45])  # the first; then each time the best so far and the new one
+    final = tensors(train(settings))
+    assert [(entry["gain"], entry["better"]) for entry in judgements(settings)] == [
+        (0.5, True),
+        (0.55, False),
+        (0.45, True),
+    ]
+    assert same(final, tensors(settings.output / "snapshots" / "step-00000006.safetensors"))
 
 
 @pytest.mark.parametrize(
