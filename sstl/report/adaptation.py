@@ -34,8 +34,7 @@ from sstl.engine import (
 )
 from sstl.errors import ConfigError, InputError
 from sstl.methods import create_method
-from sstl.methods.exchange import rain_found
-from sstl.methods.trust import restore
+from sstl.methods.trust import rain_seen
 from sstl.networks import load_weights, save_weights
 from sstl.networks.joint import Size
 from sstl.networks.weights import DEFAULT, read_info
@@ -265,7 +264,7 @@ def rain_cover(photos: ImageSource, seed: int) -> float:
     As the shipped weights see it, whatever is adapted: a start that is blind to the photos' rain must learn it.
     """
     crops = draw_crops(photos, LOOKED_AT, SIDE, seed)
-    found = rain_found(crops, restore(load_weights(DEFAULT).network, crops))
+    found = rain_seen(load_weights(DEFAULT).network, crops)
     return float((found > 0).float().mean())
 
 
