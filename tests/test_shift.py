@@ -22,6 +22,7 @@ from sstl.rain import Recipe, list_recipes, load_recipe
 
 SHIFT = ROOT / "experiments" / "shift"
 sys.path.insert(0, str(SHIFT))
+import domains  # noqa: E402
 from doubt import BLOCK, agreement, in_blocks  # noqa: E402
 from table import gains_of, shares  # noqa: E402
 
@@ -88,6 +89,20 @@ def test_every_cell_says_what_it_is(path):
     assert path.stem == f"{cell['domain']}-{cell['source']}-{cell['trial']}"
     assert len(cell["test"]) >= 16
     assert cell["environment"]["commit"]
+
+
+def test_the_gates_judge_on_other_places_than_the_photos(tmp_path, monkeypatch):
+    monkeypatch.setattr(domains, "_backgrounds", lambda: (list(range(200)), []))
+    monkeypatch.setattr(domains, "open_images", lambda *_: None)
+    laid: dict[Path, list[int]] = {}
+    monkeypatch.setattr(domains, "_write", lambda backgrounds, *places: laid.update({places[-1]: backgrounds}))
+    monkeypatch.setattr(domains, "_save", lambda images, folder: laid.update({folder: images}))
+    for name in RESERVED["domains"]:
+        (tmp_path / name / "truth").mkdir(parents=True)
+    for domain in domains.build(tmp_path):
+        photos, held_out = laid[domain.root / "truth"], laid[domain.root / "held-out"]
+        assert (len(photos), len(held_out)) == (domains.PHOTOS, domains.HELD_OUT)
+        assert len({*photos, *held_out}) == domains.PHOTOS + domains.HELD_OUT
 
 
 def test_the_gap_is_pooled_over_cells_whose_oracle_gains_enough():
