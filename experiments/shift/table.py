@@ -44,10 +44,10 @@ streaks and gate included, by the settings of the suite: 200 steps at its higher
 data rehearsed (`sstl adapt` has bundled photographs unless it is given more), and rain that the source itself finds,
 where `sstl adapt` lets the shipped weights find it; `candidate` is the default with more matched and made pairs, held
 by `forgetting` to what the labelled pairs lost, and with a gate that judges on 64 dry photographs of its own and on the
-rain that either the start or the judged network sees (`gate.both`): it is to become the default once all cells of it
-are measured. `with_veil` lays the photos' veil, too, and `without_...` are
-ablations; the other trials have no gate. Matching renders with the renderer that made the domains, whose recipes it
-must find within its prior; only `photographed` (and a part of `mixture`) has streaks that it cannot render, so the
+rain that either the start or the judged network sees (`gate.both`); it is measured in part. `with_veil` lays the
+photos' veil, too, and `without_...` are ablations; the other trials have no gate. Matching renders with the renderer
+that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
+streaks that it cannot render, so the
 others flatter it.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
@@ -209,6 +209,9 @@ def wanted(cells: Cells, domains: Sequence[str], sources: Sequence[str], trial: 
         ["best snapshot above what was chosen, dB, mean", "0.20", f"{np.mean([*over.values()]):.2f}"],
         ["below the start, dB, at most", "0.05", f"{max(0.0, -gains[worst]):.2f} ({', '.join(worst)})"],
     ]
+    if trial != "default":
+        same = {key: cell for key, cell in cells.items() if key[:2] in own}
+        rows.insert(1, ["the same by the default, over the same cells", "", gap(same, untouched, sources, "default")])
     return f"\n## Wanted and reached by the {trial}\n\n" + table(["", "wanted", "reached"], rows)
 
 
