@@ -113,7 +113,7 @@ log = [line for line in read_log(folder / "run" / "log.jsonl") if "added" in lin
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 for name in ("background", "added"):
     axis.plot([line["step"] for line in log], [line[name] for line in log], "o-", label=name)
-axis.set(xlabel="step", ylabel="part of the loss")
+axis.set(xlabel="step", ylabel="part of the loss", yscale="log")
 axis.legend()
 plt.show()
 
@@ -135,8 +135,10 @@ print("\n".join(lines[where : where + 3]))
 # Is it any good?
 # ---------------
 #
-# Ask three questions before believing so: does it beat the *control*, the same steps of ``supervised``? Does it do so
-# for several seeds, in rains that no choice was made on? What does it do alone, without the supervised branch? The
-# report answers none of them; ``sstl compare RUN RUN -o PAGE.html`` puts the runs side by side.
+# The curve of ``added`` says what this idea is worth here: a network that removes rain adds hardly any light to begin
+# with, so the term has next to nothing to do. Ask three questions before believing in any: does it beat the *control*,
+# the same steps of ``supervised``? Does it do so for several seeds, in rains that no choice was made on? What does it
+# do alone, without the supervised branch? The report answers none of them; ``sstl compare RUN RUN -o PAGE.html`` puts
+# the runs side by side.
 
 kept.cleanup()
