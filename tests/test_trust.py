@@ -258,6 +258,18 @@ def test_judged_on_the_rain_that_either_sees_the_best_so_far_is_judged_anew(conf
     assert same(final, tensors(settings.output / "snapshots" / "step-00000006.safetensors"))
 
 
+def test_what_was_kept_and_not_logged_before_a_run_was_killed_is_kept_again(config, monkeypatch):
+    settings = config(gate={"both": True}, steps=4)
+    fake(monkeypatch, [0.5, 0.4, 0.6, 0.6])
+    train(settings)
+    log = settings.output / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if '"step": 4' not in line))
+    (settings.output / "checkpoints" / "step-00000004.safetensors").unlink()
+    train(settings, resume=True)
+    assert [(entry["step"], entry["better"]) for entry in judgements(settings)] == [(2, True), (4, True)]
+
+
 @pytest.mark.parametrize(
     ("gains", "changes"),
     [([0.09, -1, -1], {}), ([-0.5, -1, -1], {}), ([1] * 3, {"forgotten": 0.31}), ([1] * 3, {"clean": 44.0})],

@@ -81,8 +81,10 @@ class Gate:
             if self.gate.both:
                 seen = torch.maximum(self.seen, rain_seen(network, self.photos))
                 self.trust = Trust(self.start, self._exam(seen))
-                if self.best:
-                    most = self.trust.judge(load_weights(self.config.output / KEPT).network.to(self.device)).gain
+                kept = load_weights(self.config.output / KEPT) if self.best else None
+                # A run that was killed between the file and its line in the log has kept this very network.
+                if self.best and kept and kept.info["step"] == self.best["step"]:
+                    most = self.trust.judge(kept.network.to(self.device)).gain
             judgement = self.trust.judge(network)
         admissible = self.admissible(judgement)
         better = admissible and judgement.gain > most
