@@ -38,17 +38,16 @@ SSTL_DATA=/path/to/data python experiments/shift            (hours; it goes on w
 ```
 
 All trials take the same steps from the same start, and all but the oracle see the same truth: the source's own pairs.
-`control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the streaks that
-`sstl match` found in the photos; `oracle` has the photos' truth. `default` is the method of `sstl adapt`, matched
-streaks and gate included, by the settings of the suite: 200 steps at its higher rate on smaller crops, the source's own
-data rehearsed (`sstl adapt` has bundled photographs unless it is given more), and rain that the source itself finds,
-where `sstl adapt` lets the shipped weights find it; `candidate` is the default with more matched and made pairs, held
-by `forgetting` to what the labelled pairs lost, and with a gate that judges on 64 dry photographs of its own and on the
-rain that either the start or the judged network sees (`gate.both`); it is measured in part. `with_veil` lays the
+`control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the streaks that `sstl
+match` found in the photos; `oracle` has the photos' truth. `default` is the method of `sstl adapt`, matched streaks and
+gate included, by the settings of the suite: 200 steps at its higher rate on smaller crops, the source's own data
+rehearsed (`sstl adapt` has bundled photographs unless it is given more), and rain that the source itself finds, where
+`sstl adapt` lets the shipped weights find it; `candidate` is the default with more matched and made pairs, held by
+`forgetting` to what the labelled pairs lost, and with a gate that judges on crops of 64 dry photographs of its own and
+on the rain that either the start or the judged network sees (`gate.both`); it is measured in part. `with_veil` lays the
 photos' veil, too, and `without_...` are ablations; the other trials have no gate. Matching renders with the renderer
 that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
-streaks that it cannot render, so the
-others flatter it.
+streaks that it cannot render, so the others flatter it.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
