@@ -35,7 +35,7 @@ from sstl.rain import rain_map, streak_layer
 from sstl.report.adaptation import steps_for
 from sstl.report.evaluation import RenderedPairs
 
-SECONDS = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "20"))  # of training
+SECONDS = float(os.environ.get("SSTL_TUTORIAL_SECONDS", "70"))  # of training
 STAGES = 3
 RAINS = ("light", "heavy")
 ROWS = Path(sys.argv[0]).resolve().parents[2] / "experiments" / "systems" / "rows"
