@@ -21,7 +21,7 @@ import sstl
 from sstl.engine import read_log
 from sstl.report.quickstart import make_domain
 
-STEPS = 10 if "SSTL_TUTORIAL_SECONDS" in os.environ else 36
+STEPS = 10 if "SSTL_TUTORIAL_SECONDS" in os.environ else 24
 kept = TemporaryDirectory()
 folder = Path(kept.name)
 make_domain(folder, seed=0)

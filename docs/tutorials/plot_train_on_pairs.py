@@ -103,7 +103,8 @@ print(sorted(path.name for path in weights.parent.iterdir()))
 # Score
 # -----
 #
-# On photographs that were not trained on. Forty seconds of training are a start, no more; compare with the shipped weights.
+# On photographs that were not trained on. Forty seconds of training are a start, no more; compare with the shipped
+# weights.
 
 restorers = {"forty seconds": sstl.load(weights), "joint-small": sstl.load("joint-small")}
 pairs = open_pairs(SourceConfig(str(folder / "data" / "dev")))
