@@ -106,6 +106,7 @@ adapted = sstl.adapt(
     clean=folder / "clean",
     held_out=folder / "held-out",
     recipe="light",
+    matched=0.0,  # no matched rain in the labelled pairs: the method on its own
 )
 print(adapted.outcome)
 
