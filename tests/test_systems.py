@@ -45,10 +45,12 @@ SMALL = {
     "prenet_r": {"stages": 3, "width": 8},
     "prn": {"stages": 3, "width": 8},
     "prn_r": {"stages": 3, "width": 8},
+    "routed": {"network": "joint", "options": {"size": "tiny"}},
 }
-DETECTING = ["joint", "jorder", "jorder_e", "jorder_e_practical", "jorder_r", "jorder_r_deveil"]
+DETECTING = ["joint", "jorder", "jorder_e", "jorder_e_practical", "jorder_r", "jorder_r_deveil", "routed"]
 UNTRAINED = {  # patterns of the parameters that need not move
     "sirr_released": r"(biases|norms)\.1\b",  # the branch for real images
+    "routed": r"^adapted\.",  # gets only what the fresh router recognises, which is nothing
     "mspfn": r"attention\.[123]\.",  # of two rectified units at this width, one or both of which may be off
 }
 
@@ -223,6 +225,7 @@ BOUNDED = [
     ("prenet_r", {"stages": 2, "width": 4, "blocks": 3}),
     ("prn", {"stages": 2, "width": 4, "blocks": 2}),
     ("prn_r", {"stages": 2, "width": 4, "blocks": 3}),
+    ("routed", {"network": "jorder", "options": {"width": 4, "recurrences": 2}}),
 ]
 
 

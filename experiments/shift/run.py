@@ -59,6 +59,7 @@ class Trial:
         shipped: run it on the weights of the package, too.
         gate: judge without truth and choose, as ``sstl adapt`` does.
         both: judge on dry photographs of the domain, and on the rain that the start or the judged network sees.
+        routed: keep the start beside the adapted network, for images that do not look like the photos.
         judged: the label-free score is calibrated and checked on its snapshots.
     """
 
@@ -69,6 +70,7 @@ class Trial:
     everywhere: bool = False
     gate: bool = False
     both: bool = False
+    routed: bool = False
     judged: bool = False
     shipped: bool = False
 
@@ -83,11 +85,8 @@ TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
     "default": Trial(**DEFAULT, everywhere=True, shipped=True),
-    "candidate": Trial(
-        **{**DEFAULT, "share": 0.4},
-        options={"dry": 0.25, "transfer": 0.5, "forgetting": 4.0},
-        both=True,
-        everywhere=True,
+    "routed": Trial(
+        "streak_transfer", "matched", share=0.5, gate=True, both=True, routed=True, everywhere=True, shipped=True
     ),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),
@@ -139,7 +138,8 @@ def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     """Return the gate of a cell."""
     dry = str(domain.root / "held-out") if trial.both else "bundled"
     paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
-    return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both)
+    others = anchor() if trial.routed else ()
+    return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both, others=others)
 
 
 def matched(domain: Domain) -> Path:
@@ -190,12 +190,12 @@ def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     if config.gate is not None:
         recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8"))["weights"])
     settings = to_tree(config)
-    judged = settings["gate"] or {"paired": [], "known": []}
+    judged = settings["gate"] or {"paired": [], "known": [], "others": []}
     # What came after the first cells were measured says nothing where it is off.
-    for part in settings["data"]["paired"] + judged["paired"] + judged["known"]:
+    for part in settings["data"]["paired"] + judged["paired"] + judged["known"] + judged["others"]:
         if part["streaks_of"] == "images":
             del part["streaks_of"]
-    for key in ("known", "both"):
+    for key in ("known", "both", "others"):
         if not judged.get(key):
             judged.pop(key, None)
     tree = [settings, recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]

@@ -131,6 +131,9 @@ class GateConfig:
         finder: weights (a shipped name or a file) that find the photos' rain for the exam; by default the start. One
             that is blind to the photos' rain makes an exam without rain, which tells nothing.
         both: judge each network on the rain that it or the finder sees, not on the finder's alone.
+        others: labelled parts, the more photographs the better, whose rainy and clean images the start goes on to
+            restore: what is kept is a ``routed`` network, which tells the photos from them by their look. Rain that was
+            made like the photos' must not be among them. With none, the adapted network restores every image.
         forgetting: loss of luma PSNR that is accepted, in dB: on the rehearsed pairs, and on each part of ``known``.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
@@ -143,6 +146,7 @@ class GateConfig:
     known: tuple[PairedPart, ...] = ()
     finder: str | None = None
     both: bool = False
+    others: tuple[PairedPart, ...] = ()
     forgetting: float = 0.3
     least: float = 0.05
 

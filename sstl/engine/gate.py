@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import torch
 
 from sstl.data.stream import PairedStream, UnpairedStream
 from sstl.engine.config import TrainConfig
-from sstl.methods.trust import Exam, Harm, Trust, make_exam, rain_seen
+from sstl.methods.trust import Exam, Harm, Judgement, Trust, make_exam, rain_seen
 from sstl.networks import Network, load_weights, save_weights
+from sstl.networks.routed import Routed, latest, reliability
 from sstl.ops.precision import resolve_precision
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
 KNOWN_CROPS = 8  # of each part of ``known``: differences on one crop are far smaller than between crops
+ROUTED_CROPS = 192  # of the photos, and as many of other pairs, that a router learns from
 KEPT = "kept.safetensors"
 
 
@@ -36,9 +38,17 @@ class Gate:
     the best so far is judged anew on that. A network that sees nothing is judged on what the finder sees; one that
     takes texture for rain does harm to clean photographs and is not admissible.
 
+    With ``config.gate.others`` two networks are kept: the adapted one for images that look like the photos, and the
+    start for the rest (``Routed``). Harm is measured of the two together, so that what the start goes on to restore
+    does not hold the other back; and of a gain counts the share of the photos that is recognised.
+
     Args:
         config: the run; its start is what ``config.network.weights`` names.
-        network: holds the start's weights; not changed.
+        network: the start; not changed. What is judged is what is trained of it, see ``latest``.
+
+    Attributes:
+        routing: share of the photos, and of the others, that a router takes for photos which did not learn from them;
+            None if there is no router to learn.
     """
 
     def __init__(self, config: TrainConfig, network: Network, device: torch.device) -> None:
@@ -55,6 +65,11 @@ class Gate:
             PairedStream((part,), side, config.seed + SEED, data.root, 0)[range(KNOWN_CROPS)].to(device)
             for part in self.gate.known
         ]
+        self.shipped = copy.deepcopy(self.start) if isinstance(self.start, Routed) else None
+        self.routing: dict[str, float] | None = None
+        if self.gate.others:
+            self.shipped = Routed(self.start).to(device)
+            self.routing = self._learn_routes(self.shipped)
         finder = self.start if self.gate.finder is None else load_weights(self.gate.finder).network.to(device)
         with self.arithmetic():
             self.seen = rain_seen(finder, self.photos)
@@ -75,7 +90,7 @@ class Gate:
         with self.arithmetic():
             for share in _SHARES:
                 network.load_state_dict(self._between(now, share))
-                if self.admissible(self.trust.harm(network)):
+                if self.admissible(self.trust.harm(self.whole(network))):
                     break
             most = self.best["gain"] if self.best else -math.inf
             if self.gate.both:
@@ -84,8 +99,8 @@ class Gate:
                 kept = load_weights(self.config.output / KEPT) if self.best else None
                 # A run that was killed between the file and its line in the log has kept this very network.
                 if self.best and kept and kept.info["step"] == self.best["step"]:
-                    most = self.trust.judge(kept.network.to(self.device)).gain
-            judgement = self.trust.judge(network)
+                    most = self._judge(kept.network.to(self.device)).gain
+            judgement = self._judge(network)
         admissible = self.admissible(judgement)
         better = admissible and judgement.gain > most
         entry = {"step": step, "share": share, "admissible": admissible, "better": better, **asdict(judgement)}
@@ -112,13 +127,36 @@ class Gate:
 
     def choose(self, path: Path, info: dict[str, Any]) -> Path:
         """Write the kept weights if they are accepted, else the start's, with ``info`` and the judgement."""
-        trust = {"accepted": self.accepted, "best": self.best}
+        trust = {"accepted": self.accepted, "best": self.best, "routing": self.routing}
         if self.accepted:
-            network = load_weights(self.config.output / KEPT).network
+            network = self.whole(load_weights(self.config.output / KEPT).network)
         else:
             assert self.config.network.weights is not None
             network = load_weights(self.config.network.weights).network
         return save_weights(path, network, {**info, "trust": trust})
+
+    def whole(self, network: Network) -> Network:
+        """Return what is shipped of a judged network: it alone, or with the one that restores other images."""
+        if self.shipped is None:
+            return network
+        self.shipped.adapted = network
+        return self.shipped.eval()
+
+    def _judge(self, network: Network) -> Judgement:
+        judgement = self.trust.judge(network, self.whole(network))
+        share = 1.0 if self.routing is None else self.routing["photos"]
+        return replace(judgement, gain=share * judgement.gain, error=share * judgement.error)
+
+    def _learn_routes(self, router: Routed) -> dict[str, float]:
+        """Teach a router the photos, and return how far it can be relied on: see ``routing``."""
+        data, side, seed = self.config.data, self.gate.side, self.config.seed + SEED
+        chosen = range(self.gate.crops, self.gate.crops + ROUTED_CROPS)  # not those that networks are judged on
+        photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[chosen]
+        paired = PairedStream(self.gate.others, side, seed, data.root, 0)[chosen]
+        dry = paired.clean[: ROUTED_CROPS // 2]
+        others = torch.cat([paired.rainy, dry]), (*paired.key, *paired.key[: len(dry)])
+        router.learn(photos.rainy, others[0])
+        return dict(zip(("photos", "others"), reliability((photos.rainy, photos.key), others), strict=True))
 
     def _remember(self, entry: dict[str, Any]) -> None:
         """Note a judgement."""
@@ -130,7 +168,7 @@ class Gate:
 
     def _between(self, now: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
         """The start's weights, moved by a share of the way to ``now``."""
-        start = self.start.state_dict()
+        start = latest(self.start).state_dict()
         return {
             name: torch.lerp(start[name].to(t), t, share) if t.is_floating_point() else t for name, t in now.items()
         }

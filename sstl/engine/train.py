@@ -36,6 +36,7 @@ from sstl.engine.validation import Validation
 from sstl.errors import ConfigError, LostProcessError, SstlError, WeightsError
 from sstl.methods import Method, create_method
 from sstl.networks import Network, create_network, load_weights, save_weights
+from sstl.networks.routed import latest
 from sstl.ops.files import read_log, remove_parts, write_atomic
 from sstl.ops.precision import resolve_precision
 from sstl.ops.progress import hidden
@@ -99,17 +100,18 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
     existing = check_output(config.output, resume, overwrite)
-    start = config.network.weights
-    if overwrite and not resume and start and Path(start).resolve().is_relative_to(config.output.resolve()):
-        raise ConfigError(f"{start} lies in {config.output}, which is emptied first; give another folder by output.")
+    weights = config.network.weights
+    if overwrite and not resume and weights and Path(weights).resolve().is_relative_to(config.output.resolve()):
+        raise ConfigError(f"{weights} lies in {config.output}, which is emptied first; give another folder by output.")
     set_seed(config.seed)
-    network = build_network(config.network)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    start = build_network(config.network)
+    start.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    network = latest(start)
     method = create_method(config.method.name, network, **config.method.options)
     if method.needs_unpaired and not config.data.unpaired:
         raise ConfigError(f"method '{config.method.name}' learns from unlabelled photos; give data.unpaired.")
     # The start is what the gate compares with: it is built before anything is loaded into the network.
-    gate = Gate(config, network, accelerator.device) if config.gate and accelerator.is_main_process else None
+    gate = Gate(config, start, accelerator.device) if config.gate and accelerator.is_main_process else None
     groups = create_groups(config, method, accelerator)
     optimizers = {name: group.optimizer for name, group in groups.items()}
     average = _average(config, network)

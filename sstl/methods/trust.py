@@ -141,8 +141,11 @@ def restore(network: Network, rainy: Tensor) -> Restoration:
     )
 
 
-def measure(network: Network, exam: Exam) -> Measures:
+def measure(network: Network, exam: Exam, shipped: Network | None = None) -> Measures:
     """Return what can be measured of a network on an exam, one value per crop.
+
+    Where the network restores only the photos, because another takes the rest, ``shipped`` holds both; it is what
+    rehearsed and known rain and clean images are measured of.
 
     - ``found``: luma PSNR on those pairs. Removing nothing, too little, too much or the texture fails.
     - ``rehearsed``, ``clean``: luma PSNR on the rehearsed pairs, and of clean images against themselves.
@@ -158,7 +161,7 @@ def measure(network: Network, exam: Exam) -> Measures:
         again = lay_over(background, exam.streak.roll(1, 0), AGAIN, exam.rehearsed.key)
     mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
     return {
-        **measure_harm(network, exam),
+        **measure_harm(shipped or network, exam),
         "found": luma_psnr(restore(network, exam.found.rainy).background, exam.found.clean),
         "cycle": luma_psnr(restore(network, _in_levels(again.rainy)).background, background),
         "mirror": luma_psnr(mirrored, background),
@@ -210,9 +213,9 @@ class Trust:
         """Return what a network does worse where the truth is known, without judging the photos."""
         return self._harm(measure_harm(network, self.exam))
 
-    def judge(self, network: Network) -> Judgement:
-        """Return what is to be said of a network."""
-        after = measure(network, self.exam)
+    def judge(self, network: Network, shipped: Network | None = None) -> Judgement:
+        """Return what is to be said of a network; ``shipped`` is as in ``measure``."""
+        after = measure(network, self.exam, shipped)
         gain, error = predict({name: after[name] - self.before[name] for name in after})
         means = {name: float(values.mean()) for name, values in after.items()}
         return Judgement(**vars(self._harm(after)), gain=gain, error=error, measures=means)

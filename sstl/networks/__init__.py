@@ -8,6 +8,7 @@ from sstl.networks import jorder as jorder
 from sstl.networks import jorder_e as jorder_e
 from sstl.networks import mspfn as mspfn
 from sstl.networks import prenet as prenet
+from sstl.networks import routed as routed
 from sstl.networks.base import NETWORKS, Network, create_network, list_networks
 from sstl.networks.weights import Weights, list_weights, load_weights, save_weights
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+FEATURES = 166  # numbers of an appearance
 LEAST_SIDE = 64  # pixels; spectra of smaller images say little
 _THIN = 7  # pixels; what is narrower than that in a row may be a streak
 _ORIENTATIONS = 12
@@ -20,7 +21,7 @@ _LEVEL = 1 / 255
 
 
 def appearance(images: Tensor) -> NDArray[np.float64]:
-    """Return numbers that rain, veil, light and camera change, one row an image: (B, F).
+    """Return numbers that rain, veil, light and camera change, one row an image: (B, FEATURES).
 
     Bright and dark thin structures (rain makes bright ones only) with their strengths, orientations and spectra; the
     dark channel; light and colour; contrast; noise; the grid of JPEG. The logarithm is taken where ratios matter.

@@ -19,6 +19,7 @@ from sstl.data.images import Photo, read_photo, to_pil
 from sstl.errors import InputError, SstlError
 from sstl.networks import Network, load_weights
 from sstl.networks.deveil import Deveil
+from sstl.networks.routed import Routed, views
 from sstl.networks.weights import DEFAULT
 from sstl.ops.precision import Precision, resolve_precision
 from sstl.restore.tiles import blended_bands
@@ -204,6 +205,9 @@ class Restorer:
             return torch.cat(layers, dim=1)[0].clamp(0, 1).mul_(peak).to(image.device)
 
         side, overlap, halo = self._tiling(height, width)
+        for part in self.network.modules():  # one of two networks for all tiles
+            if isinstance(part, Routed):
+                part.fixed = self._recognised(part, image, peak)
         if isinstance(self.network, Deveil):  # one airlight for all tiles
             tiled = max(height, width) > side
             self.network.airlight = self._airlight(image, peak) if tiled else None
@@ -238,6 +242,11 @@ class Restorer:
         small = image[:, ::step, ::step].to(torch.float32)[None] / peak
         fast = self.dtype == torch.bfloat16
         return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1), fast)  # type: ignore[no-any-return]
+
+    def _recognised(self, router: Routed, image: Tensor, peak: int) -> bool:
+        """Whether a router takes an image (C, H, W) for one of its photos; of a large one only the views are made."""
+        seen = [view.to(torch.float32)[None].expand(-1, 3, -1, -1) / peak for view in views(image)]
+        return bool(router.recognised_in(seen)[0])
 
     def _compute(self, function: Callable[[Tensor], Any], rainy: Tensor, fast: bool) -> Any:
         rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,169 @@
+"""Routed: a network beside what an adaptation made of it; each image goes to the one that knows its rain."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sstl.errors import SstlError
+from sstl.networks.base import NETWORKS, Network, create_network
+from sstl.rain.appearance import FEATURES, LEAST_SIDE, appearance
+from sstl.types import Restoration
+
+VIEW = 192  # side of what is looked at, in pixels; an image is seen in up to four views
+_SHRINKAGE = 0.3  # of the covariance towards uncorrelated features: there are about as many as samples
+
+
+class Routed(Network):
+    """Two sets of weights: ``adapted`` restores images that look like the photos of the adaptation, ``known`` the rest.
+
+    A network that learns new rain forgets other rain, and takes light from clear photographs; one that never sees them
+    cannot. Hence an expert for each task, and a gate that chooses by the look of the image (Expert Gate, Aljundi et
+    al., CVPR 2017). Here the gate is Fisher's linear discriminant on ``sstl.rain.appearance``, in closed form, in the
+    place of their autoencoders. Images below 64 pixels, which show too little, are restored by ``known``.
+
+    Only one of the two runs, so an image takes the time of one network and a look at it. What is learned when this is
+    trained further is ``adapted``; see ``latest``.
+
+    Args:
+        known: where the adaptation started; may be routed itself.
+
+    Attributes:
+        fixed: what was decided for a picture of which only a tile is given; None decides for each image.
+    """
+
+    direction: Tensor
+    offset: Tensor
+
+    def __init__(self, known: Network) -> None:
+        super().__init__()
+        self.known, self.adapted = known, copy.deepcopy(latest(known))
+        self.name, self.config = "routed", {"network": known.name, "options": known.config}
+        self.stride, self.receptive_radius = self.adapted.stride, self.adapted.receptive_radius
+        self.latent = f"known.{known.latent}" if known.latent else None
+        self.register_buffer("direction", torch.zeros(FEATURES))
+        self.register_buffer("offset", torch.zeros(()))
+        self.fixed: bool | None = None
+
+    def learn(self, photos: Tensor, others: Tensor) -> None:
+        """Learn to tell the photos of an adaptation from other images, (N, 3, S, S) and (M, 3, S, S) in [0, 1]."""
+        direction, offset = discriminant(looks(photos), looks(others))
+        self.direction.copy_(torch.from_numpy(direction))
+        self.offset.fill_(offset)
+
+    def recognised(self, images: Tensor) -> Tensor:
+        """Whether images, (B, 3, H, W) in [0, 1], look like the photos: bool (B,), on the processor."""
+        return self.recognised_in(views(images))
+
+    def recognised_in(self, seen: Sequence[Tensor]) -> Tensor:
+        """The same of images of which only these views are given, each (B, 3, S, S)."""
+        if seen[0].size(-1) < LEAST_SIDE or not bool(self.direction.any()):
+            return torch.zeros(len(seen[0]), dtype=torch.bool)
+        found = np.mean([looks(view) for view in seen], axis=0)
+        return torch.from_numpy(found @ self.direction.double().cpu().numpy() + float(self.offset) > 0)
+
+    def forward(self, rainy: Tensor) -> Restoration:
+        """(B, 3, H, W) in [0, 1] -> Restoration by one network or the other."""
+        if self.fixed is None:
+            new = self.recognised(rainy.detach()).to(rainy.device)
+        else:
+            new = torch.full((len(rainy),), self.fixed, device=rainy.device)
+        if bool(new.all()):
+            return self.adapted(rainy)  # type: ignore[no-any-return]
+        if not bool(new.any()):
+            return self.known(rainy)  # type: ignore[no-any-return]
+        return _merged(new, self.adapted(rainy[new]), self.known(rainy[~new]))
+
+
+def latest(network: Network) -> Network:
+    """Return what is trained when a network is trained further: of a routed one what was adapted last, else itself."""
+    return latest(network.adapted) if isinstance(network, Routed) else network
+
+
+def views(images: Tensor) -> list[Tensor]:
+    """Return up to four square crops of images, (B, 3, H, W), near their corners; of a JPEG, cut at multiples of 8."""
+    height, width = images.shape[-2:]
+    side = min(VIEW, height, width)
+    places = [sorted({0, (length - side) // 8 * 8}) for length in (height, width)]
+    return [images[..., top : top + side, left : left + side] for top in places[0] for left in places[1]]
+
+
+def looks(images: Tensor) -> NDArray[np.float64]:
+    """The appearance of images, (B, 3, S, S) in [0, 1] -> (B, F), whatever their device, layout and arithmetic."""
+    with torch.autocast(images.device.type, enabled=False):
+        return appearance(images.to("cpu", torch.float32, memory_format=torch.contiguous_format)).astype(np.float64)
+
+
+def discriminant(photos: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return Fisher's linear discriminant: x is like the photos where ``x @ direction + offset`` is positive.
+
+    Args:
+        photos, others: features, (N, F) and (M, F); N and M at least 2. The classes count alike.
+    """
+    if min(len(photos), len(others)) < 2:
+        raise SstlError(f"a router learns from 2 images of each kind, not {len(photos)} and {len(others)}.")
+    means = photos.mean(axis=0), others.mean(axis=0)
+    within = np.concatenate([photos - means[0], others - means[1]])
+    scale = within.std(axis=0) + 1e-6
+    correlation = np.cov(within / scale, rowvar=False, bias=True)
+    shrunk = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(scale))
+    direction = np.linalg.solve(shrunk, (means[0] - means[1]) / scale) / scale
+    return direction, float(-direction @ (means[0] + means[1]) / 2)
+
+
+def reliability(photos: tuple[Tensor, Sequence[str]], others: tuple[Tensor, Sequence[str]]) -> tuple[float, float]:
+    """Return the shares of the photos and of the others that are taken for photos by a router that saw other ones.
+
+    Each half of the images, by their names, is judged by what was learned from the other half.
+
+    Args:
+        photos, others: images, (N, 3, S, S) in [0, 1], and the name of each; one name may stand for several.
+    """
+    features = [looks(images) for images, _ in (photos, others)]
+    second = [_second_half(names) for _, names in (photos, others)]
+    right = [np.zeros(len(half), dtype=bool) for half in second]
+    for held in (False, True):
+        shown = [x[half != held] for x, half in zip(features, second, strict=True)]
+        direction, offset = discriminant(shown[0], shown[1])
+        for said, x, half in zip(right, features, second, strict=True):
+            said[half == held] = x[half == held] @ direction + offset > 0
+    return float(right[0].mean()), float(right[1].mean())
+
+
+def _second_half(names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of the images are in the second half; the crops of a single one are shared out between both."""
+    order = {name: number for number, name in enumerate(sorted(set(names)))}
+    if len(order) == 1:
+        return np.arange(len(names)) % 2 == 1
+    return np.array([order[name] % 2 == 1 for name in names])
+
+
+def _merged(new: Tensor, adapted: Restoration, known: Restoration) -> Restoration:
+    """One restoration of a batch of two parts; ``new`` says which images are in the first."""
+
+    def merge(ours: Tensor, theirs: Tensor) -> Tensor:
+        both = ours.new_empty(len(new), *ours.shape[1:])
+        both[new], both[~new] = ours, theirs
+        return both
+
+    logits = adapted.mask_logits, known.mask_logits
+    return Restoration(
+        merge(adapted.background, known.background),
+        merge(adapted.streak, known.streak),
+        None if logits[0] is None or logits[1] is None else merge(logits[0], logits[1]),
+        tuple(_merged(new, *stages) for stages in zip(adapted.stages, known.stages, strict=True)),
+    )
+
+
+@NETWORKS.register("routed")
+def routed(network: str = "joint", options: dict[str, Any] | None = None) -> Routed:
+    """Two sets of weights of one network, of which each image gets its own: what an adaptation keeps apart."""
+    if "pretrained" in (options or {}):
+        raise SstlError("routed: 'pretrained' is no option of the network; its file brings the weights.")
+    return Routed(create_network(network, **(options or {})))
