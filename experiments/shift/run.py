@@ -86,7 +86,15 @@ TRIALS = {
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
     "default": Trial(**DEFAULT, everywhere=True, shipped=True),
     "routed": Trial(
-        "streak_transfer", "matched", share=0.5, gate=True, both=True, routed=True, everywhere=True, shipped=True
+        "streak_transfer",
+        "matched",
+        share=0.5,
+        options={"dry": 0.2},
+        gate=True,
+        both=True,
+        routed=True,
+        everywhere=True,
+        shipped=True,
     ),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),

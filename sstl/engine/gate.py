@@ -153,8 +153,7 @@ class Gate:
         chosen = range(self.gate.crops, self.gate.crops + ROUTED_CROPS)  # not those that networks are judged on
         photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[chosen]
         paired = PairedStream(self.gate.others, side, seed, data.root, 0)[chosen]
-        dry = paired.clean[: ROUTED_CROPS // 2]
-        others = torch.cat([paired.rainy, dry]), (*paired.key, *paired.key[: len(dry)])
+        others = torch.cat([paired.rainy, paired.clean]), paired.key * 2
         router.learn(photos.rainy, others[0])
         return dict(zip(("photos", "others"), reliability((photos.rainy, photos.key), others), strict=True))
 
