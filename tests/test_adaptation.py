@@ -14,10 +14,12 @@ from skimage import data
 import sstl
 from sstl.config import load_config
 from sstl.data import SourceConfig, open_images, open_pairs
-from sstl.engine import GateConfig, Interrupted, TrainConfig, read_log
+from sstl.engine import GateConfig, Interrupted, TrainConfig, gate, read_log
 from sstl.errors import ConfigError, InputError, SstlError
+from sstl.methods import create_method
 from sstl.methods.trust import Harm, Judgement, Trust
 from sstl.networks import save_weights
+from sstl.networks.routed import Routed
 from sstl.rain import Match, load_recipe, render
 from sstl.report import adaptation, findings
 from sstl.report.adaptation import KNOWN, adapt, check_photos, rain_cover, report_run
@@ -195,10 +197,57 @@ def test_the_command(photos, tmp_path, run_cli):
 )
 def test_shipped_weights_may_lose_none_of_the_rains_that_they_know(photos, tmp_path, weights, known, judged):
     adapt(photos, tmp_path / "run", weights, steps=1, known=known)
-    gate = load_config(TrainConfig, tmp_path / "run" / "config.yaml").gate
-    assert gate is not None
-    assert [part.recipe for part in gate.known] == list(judged)
-    assert {(part.path, part.split) for part in gate.known} <= {("bundled", "dev")}
+    judge = load_config(TrainConfig, tmp_path / "run" / "config.yaml").gate
+    assert judge is not None
+    assert [part.recipe for part in judge.known] == list(judged)
+    assert {(part.path, part.split) for part in judge.known} <= {("bundled", "dev")}
+
+
+@pytest.fixture
+def dry(tmp_path):
+    """A folder of as many clear photographs as a router wants."""
+    folder = tmp_path / "dry"
+    folder.mkdir()
+    for i in range(adaptation.LEAST_CLEAN):
+        Image.fromarray(data.astronaut()[10 * i : 10 * i + 128, 5 * i : 5 * i + 160]).save(folder / f"{i:02}.png")
+    return folder
+
+
+def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, tmp_path, monkeypatch):
+    told(monkeypatch, 1.0)
+    monkeypatch.setattr(gate, "ROUTED_CROPS", 12)
+    monkeypatch.setattr(gate, "reliability", lambda *_: (0.9, 0.05))
+    result = adapt(photos, tmp_path / "run", SOURCE, steps=2, clean=dry, routed=True, known=("light",))
+    network = sstl.load(result.weights).network
+    assert isinstance(network, Routed)
+    start, known = sstl.load(SOURCE).network.state_dict(), network.known.state_dict()
+    assert all(start[key].equal(known[key]) for key in start)
+    config = load_config(TrainConfig, tmp_path / "run" / "config.yaml")
+    assert config.gate is not None
+    assert config.gate.both
+    assert [(part.path, part.recipe) for part in config.gate.others] == [(str(dry), "streaks"), (str(dry), "light")]
+    assert config.method.options == adaptation.BOLD
+    assert [part.weight for part in config.data.paired] == [0.5, 0.5]
+    assert (result.outcome.recognised, result.outcome.mistaken) == (0.9, 0.05)
+    assert "as 90% of them do" in verdict(result.figures, result.outcome)
+    assert "90% of your photos, 5% of other images" in result.report.read_text()
+
+
+def test_a_router_without_photographs_or_a_judge_is_refused(photos, dry, tmp_path):
+    for options in ({}, {"clean": photos}):
+        with pytest.raises(ConfigError, match="at least 20 clear photographs"):
+            adapt(photos, tmp_path / "run", SOURCE, routed=True, **options)
+    with pytest.raises(ConfigError, match="leave out --no-gate"):
+        adapt(photos, tmp_path / "run", SOURCE, routed=True, clean=dry, gate=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bold_is_streak_transfer_with_dry_pairs():
+    network = sstl.create_network("joint", size="tiny")
+    ours = create_method("default", network, **adaptation.BOLD)
+    theirs = create_method("streak_transfer", network, dry=0.2)
+    plain = {key: value for key, value in vars(ours).items() if isinstance(value, int | float | str | tuple)}
+    assert plain == {key: vars(theirs)[key] for key in plain}
 
 
 def test_verdict_tells_gain_harm_and_collapse():

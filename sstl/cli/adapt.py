@@ -11,6 +11,7 @@ from sstl.cli.output import positive, seed, whole
 EXAMPLES = """examples:
   sstl adapt my-rainy-photos -o runs/mine
   sstl adapt my-rainy-photos -o runs/mine --minutes 10 --clean my-dry-photos
+  sstl adapt my-rainy-photos -o runs/mine --clean my-dry-photos --routed
   sstl adapt my-rainy-photos -o runs/sirr --method sirr --options density=oriented per_photo=true"""
 
 
@@ -62,7 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--matched",
         metavar="SHARE",
         type=float,
-        help="share of the clean photographs that wear rain matched to the photos (default: 0.1, and 0 for supervised)",
+        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; 0.5 with --routed; 0 "
+        "for supervised)",
+    )
+    parser.add_argument(
+        "--routed",
+        action="store_true",
+        help="keep the start for images that do not look like PHOTOS, and learn these without holding back; needs "
+        "--clean with 20 photographs or more",
     )
     parser.add_argument(
         "--no-gate",
@@ -99,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         known=args.known,
         learning_rate=args.learning_rate,
         matched=args.matched,
+        routed=args.routed,
         options=with_overrides({}, args.options),
         seed=args.seed,
         resume=args.resume,

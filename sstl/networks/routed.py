@@ -139,9 +139,8 @@ def reliability(photos: tuple[Tensor, Sequence[str]], others: tuple[Tensor, Sequ
 def _second_half(names: Sequence[str]) -> NDArray[np.bool_]:
     """Which of the images are in the second half; the crops of a single one are shared out between both."""
     order = {name: number for number, name in enumerate(sorted(set(names)))}
-    if len(order) == 1:
-        return np.arange(len(names)) % 2 == 1
-    return np.array([order[name] % 2 == 1 for name in names])
+    places = range(len(names)) if len(order) == 1 else [order[name] for name in names]
+    return np.array([place % 2 == 1 for place in places])
 
 
 def _merged(new: Tensor, adapted: Restoration, known: Restoration) -> Restoration:

@@ -52,6 +52,11 @@ MATCHED = 0.1  # see experiments/shift
 KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "real_mix")
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, for that
+LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
+# What the method ``default`` does where a router keeps the start: streak transfer at its full weight, veil and all, and
+# matched rain on half of the pairs. See experiments/shift, trial ``routed``.
+BOLD = {"dry": 0.2, "transfer": 1.0, "balance": 0.01, "veil": 1.0}
+BOLDLY_MATCHED = 0.5
 FIGURES = "figures.json"
 Failures = dict[Path, str]
 
@@ -89,6 +94,7 @@ def adapt(
     recipe: str = "streaks",
     known: Sequence[str] | None = None,
     matched: float | None = None,
+    routed: bool = False,
     options: Mapping[str, Any] | None = None,
     learning_rate: float = 5e-5,
     seed: int = 0,
@@ -121,8 +127,12 @@ def adapt(
         known: recipes of more rain that the weights know, none of which they may lose for the photos' sake: by default
             ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
-            (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, and none for the control. The gate
-            does not judge on it: who trains on it passes.
+            (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, half if ``routed``, and none for the
+            control. The gate does not judge on it: who trains on it passes.
+        routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
+            what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
+            from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
+            learn the photographs. The method ``default`` then learns with the options ``BOLD``.
         options: options of the method.
         learning_rate: of AdamW; a twentieth of a training's from scratch.
         seed: of everything random.
@@ -140,6 +150,9 @@ def adapt(
     # As it is written into the run's folder, which may be looked at from elsewhere.
     start = str(Path(weights).resolve()) if Path(weights).exists() else str(weights)
     check_folders(photos, output, clean, held_out)
+    if routed:
+        check_router(clean, gate)
+        options = {**(BOLD if method == "default" else {}), **(options or {})}
     try:
         optimizer = OptimizerConfig(lr=learning_rate, warmup_steps=20, final=0.1)
         config = TrainConfig(
@@ -167,7 +180,7 @@ def adapt(
     # Before anything is looked for or written, what would stop the training.
     check_output(output, resume, overwrite)
     if matched is None:
-        matched = MATCHED if method != "supervised" else 0.0
+        matched = 0.0 if method == "supervised" else BOLDLY_MATCHED if routed else MATCHED
     if not 0 <= matched <= 1:
         raise ConfigError(f"'matched' is {matched}; give a share between 0 and 1.")
     if known is None:
@@ -194,7 +207,9 @@ def adapt(
             # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
             # is found by the shipped weights, because a start may be blind to the rain that it must learn.
             judged, *others = (_rained_on(held_out, "dev", name) for name in (recipe, *known))
-            config = replace(config, gate=GateConfig(paired=(judged,), known=tuple(others), finder=DEFAULT))
+            apart = tuple(_rained_on(clean, "train", name) for name in (recipe, *known)) if routed else ()
+            judging = GateConfig(paired=(judged,), known=tuple(others), finder=DEFAULT, both=routed, others=apart)
+            config = replace(config, gate=judging)
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
@@ -230,6 +245,18 @@ def check_folders(photos: Path, output: Path, clean: str | Path, held_out: str |
         trained = {place(path) for path in list_images(clean)}
         if shared := [path for path in list_images(held_out) if place(path) in trained]:
             raise ConfigError(f"{shared[0]} is in --clean and in --held-out; what is judged on must not be trained on.")
+
+
+def check_router(clean: str | Path, gate: bool) -> None:
+    """Refuse a router that nobody judges, or that has too few photographs to learn from: ConfigError."""
+    if not gate:
+        raise ConfigError("a router is taught and judged by the gate; leave out --no-gate, or --routed.")
+    count = len(list_images(clean)) if Path(clean).is_dir() else 0
+    if str(clean) == "bundled" or count < LEAST_CLEAN:
+        raise ConfigError(
+            f"--clean {clean}: --routed learns from at least {LEAST_CLEAN} clear photographs what does not look like "
+            "your photos; give a folder of them."
+        )
 
 
 def check_photos(folder: Path) -> tuple[list[Path], Failures]:

@@ -45,6 +45,7 @@ class Outcome:
         gain, error: predicted change of the luma PSNR on the photos, and by how much it may be too high, in dB.
         forgotten: loss of luma PSNR on the known rain that lost most, in dB.
         step, share: of which step the weights are, and how much of the way from the start was kept.
+        recognised, mistaken: share of the photos, and of other images, that a router takes for photos; None without.
     """
 
     photos: int
@@ -55,6 +56,8 @@ class Outcome:
     forgotten: float | None = None
     step: int | None = None
     share: float | None = None
+    recognised: float | None = None
+    mistaken: float | None = None
 
     @classmethod
     def of(cls, weights: Path, photos: int, cover: float | None) -> Self:
@@ -64,7 +67,15 @@ class Outcome:
             return cls(photos, cover)
         best = trust["best"] or {}
         said = {name: best.get(name) for name in ("gain", "error", "forgotten", "step", "share")}
-        return cls(photos, cover, trust["accepted"], **said)
+        routing = trust.get("routing") or {}
+        return cls(
+            photos,
+            cover,
+            trust["accepted"],
+            **said,
+            recognised=routing.get("photos"),
+            mistaken=routing.get("others"),
+        )
 
     @property
     def dry(self) -> bool:
@@ -129,7 +140,10 @@ def judged(outcome: Outcome) -> str:
     told = f"{outcome.gain:+.{digits}f} ± {outcome.error:.{digits}f} dB"
     if not outcome.accepted:
         return f"No gain beyond its own uncertainty ({told}, predicted without truth). The start is returned."
-    return f"Adapted: your photos gain {told} (predicted without truth; the network of step {outcome.step} is kept)."
+    kept = f"the network of step {outcome.step} is kept"
+    if outcome.recognised is not None:
+        kept += f", for images that look like your photos, as {outcome.recognised:.0%} of them do"
+    return f"Adapted: your photos gain {told} (predicted without truth; {kept})."
 
 
 def _of_removal(figures: Figures) -> str:
