@@ -20,6 +20,7 @@ from sstl.networks.routed import VIEW, Routed, discriminant, latest, looks, reli
 from sstl.rain import load_recipe, render
 from sstl.rain.appearance import FEATURES
 from sstl.restore import Restorer
+from sstl.restore.export import export_network
 from sstl.types import Restoration
 
 JORDER = {"network": "jorder", "options": {"width": 4, "recurrences": 2}}
@@ -166,6 +167,22 @@ def test_all_tiles_of_a_picture_go_to_one_network(router):
     alone = [Restorer(network, tile=0).restore(picture) for network in (router.adapted, router.known)]
     assert sum(torch.allclose(whole, one, atol=1e-5) for one in alone) == 1
     router.fixed = None
+
+
+def test_a_clip_is_restored_by_the_network_of_most_of_its_frames(router, monkeypatch):
+    votes = iter([True, False, True])
+    monkeypatch.setattr(Routed, "recognised_in", lambda *_: torch.tensor([next(votes)]))
+    restorer, frame = Restorer(router), crops(PHOTOGRAPHS[2], 1)[0]
+    restorer.settle([frame] * 3)
+    expected = Restorer(router.adapted).restore(frame)
+    for _ in range(2):  # nobody votes any more
+        torch.testing.assert_close(restorer.restore(frame), expected, atol=1e-5, rtol=0)
+    router.fixed = None
+
+
+def test_what_chooses_cannot_be_exported(router, tmp_path):
+    with pytest.raises(SstlError, match=r"export one of its two: kept\.safetensors"):
+        export_network(router, tmp_path / "w.pt2")
 
 
 # Files and further training

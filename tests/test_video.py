@@ -23,6 +23,7 @@ from torch import Tensor
 import sstl
 from sstl.errors import InputError, SstlError
 from sstl.networks import Network, create_network, save_weights
+from sstl.networks.routed import Routed
 from sstl.ops.motion import displacement, warp
 from sstl.rain import Recipe, render
 from sstl.restore import Restorer
@@ -366,6 +367,16 @@ def test_no_clip_replaces_another_and_none_is_forgotten(run_cli: Callable[..., O
     assert done.code == 1
     assert done.err.count("would replace an input") == 2
     assert clips[0].read_bytes() == before
+
+
+def test_the_network_is_chosen_once_for_a_clip(tmp_path, monkeypatch):
+    source = write_clip(tmp_path / "clip.mp4", pan(12, 64, 64), sound=None)
+    looked = []
+    monkeypatch.setattr(Routed, "recognised_in", lambda _, seen: looked.append(seen) or torch.tensor([False]))
+    restorer = Restorer(create_network("routed", network="joint", options={"size": "tiny"}))
+    restore_video(restorer, source, tmp_path / "dry.mp4")
+    assert len(looked) == 8
+    assert not restorer.settled
 
 
 def test_samples_are_spread_over_the_clip(tmp_path):

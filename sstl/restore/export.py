@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import sstl
 from sstl.errors import SstlError, WeightsError
 from sstl.networks import Network
+from sstl.networks.routed import Routed
 from sstl.ops.files import write_atomic
 
 Format = Literal["onnx", "torch", "openvino"]
@@ -96,6 +97,11 @@ def export_network(network: Network, path: str | Path, form: Format | None = Non
         known = ", ".join(f"{suffix} ({name})" for name, suffix in SUFFIXES.items())
         raise SstlError(f"{path}: give a name that ends in what the format is: {known}.")
     needs(form)
+    if isinstance(network, Routed):
+        raise SstlError(
+            "a routed network chooses by the look of each image, which such a file cannot; export one of its two: "
+            "kept.safetensors in the folder of the adaptation, or the weights that it started from."
+        )
     layers = Layers(copy.deepcopy(network)).eval().to("cpu", torch.float32)
     with torch.inference_mode():
         outputs = ("background", "streak", "mask")[: len(layers(torch.zeros(1, 3, 8, 8)))]

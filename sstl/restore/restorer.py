@@ -110,8 +110,19 @@ class Restorer:
         if tile != "auto" and tile != 0 and tile < _SMALLEST_TILE:
             raise SstlError(f"tile is {tile}; it must be auto, 0 (no tiles) or at least {_SMALLEST_TILE} pixels.")
         self.device, self.dtype, self.tile = torch.device(device), dtype, tile
+        self.settled = False
         # Channels last is the layout in which oneDNN and cuDNN convolve fastest.
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def routed(self) -> bool:
+        """Whether the network chooses by the look of an image which of two restores it."""
+        return any(isinstance(part, Routed) for part in self.network.modules())
+
+    def settle(self, frames: Sequence[Any]) -> None:
+        """Let that of two networks restore whatever comes which most of these frames of a clip would get."""
+        self._route([as_planes(frame) for frame in frames])
+        self.settled = True
 
     @functools.cached_property
     def names(self) -> tuple[Layer, ...]:
@@ -205,9 +216,8 @@ class Restorer:
             return torch.cat(layers, dim=1)[0].clamp(0, 1).mul_(peak).to(image.device)
 
         side, overlap, halo = self._tiling(height, width)
-        for part in self.network.modules():  # one of two networks for all tiles
-            if isinstance(part, Routed):
-                part.fixed = self._recognised(part, image, peak)
+        if not self.settled:
+            self._route([image])
         if isinstance(self.network, Deveil):  # one airlight for all tiles
             tiled = max(height, width) > side
             self.network.airlight = self._airlight(image, peak) if tiled else None
@@ -243,10 +253,15 @@ class Restorer:
         fast = self.dtype == torch.bfloat16
         return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1), fast)  # type: ignore[no-any-return]
 
-    def _recognised(self, router: Routed, image: Tensor, peak: int) -> bool:
-        """Whether a router takes an image (C, H, W) for one of its photos; of a large one only the views are made."""
-        seen = [view.to(torch.float32)[None].expand(-1, 3, -1, -1) / peak for view in views(image)]
-        return bool(router.recognised_in(seen)[0])
+    def _route(self, images: Sequence[Tensor]) -> None:
+        """Choose one of two networks for all tiles of images (C, H, W): that of most of the images."""
+        for router in (part for part in self.network.modules() if isinstance(part, Routed)):
+            votes = [bool(router.recognised_in(self._views(image))[0]) for image in images]
+            router.fixed = 2 * sum(votes) > len(votes)
+
+    def _views(self, image: Tensor) -> list[Tensor]:
+        """What a router looks at; of a large image nothing else is converted."""
+        return [view.to(torch.float32)[None].expand(-1, 3, -1, -1) / scale_of(image) for view in views(image)]
 
     def _compute(self, function: Callable[[Tensor], Any], rainy: Tensor, fast: bool) -> Any:
         rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,9 @@ def restore_video(
         raise InputError(f"{source}: its result would replace it; give another name.")
     clip.container_to_write(target)
     adapted = _adapted(restorer, source, max_pixels, adapt_steps, seed) if adapt_steps else None
-    chosen = restorer if adapted is None else adapted.restorer
+    chosen = copy.copy(restorer if adapted is None else adapted.restorer)
+    if chosen.routed:  # frames by turns of two networks would flicker
+        chosen.settle(_samples(source, max_pixels))
     with clip.Clip(source, max_pixels) as read, clip.copy_of(read, target) as written:
         for done, frame in enumerate(_restored(chosen, read.frames(written.others), steady_frames), start=1):
             written.write(frame)
@@ -130,5 +133,9 @@ def _float(pixels: Any, restorer: Restorer) -> Tensor:
 def _adapted(restorer: Restorer, source: Path, max_pixels: int, steps: int, seed: int) -> Adapted:
     from sstl.restore.adapted import adapt_to_photo  # plain restoring shall not wait for the training's modules
 
+    return adapt_to_photo(restorer, _samples(source, max_pixels), steps, seed)
+
+
+def _samples(source: Path, max_pixels: int) -> list[Any]:
     with clip.Clip(source, max_pixels) as read:
-        return adapt_to_photo(restorer, read.samples(_ADAPTED_TO), steps, seed)
+        return read.samples(_ADAPTED_TO)
