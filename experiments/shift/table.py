@@ -20,7 +20,7 @@ LEAST_GAIN = 0.5  # dB of the oracle; cells below are shown, not pooled
 LEAST_CHECKPOINTS = 20  # of a domain, for its correlation to count
 DRAWS = 2000
 WITHOUT = ("dry", "matching", "rehearsal", "transfer")
-GATED = ("default", "candidate", "with_veil", *(f"without_{term}" for term in WITHOUT))
+GATED = ("default", "routed", "with_veil", *(f"without_{term}" for term in WITHOUT))
 CLEAR, CLEAR_LOSS = 45.0, 0.1  # dB; clean photographs may lose so much, or stay so clear
 FAR = 4.0  # dB; where the oracle gains that much, the default is to gain 2
 Cells = dict[tuple[str, str, str], dict[str, Any]]
@@ -42,9 +42,10 @@ All trials take the same steps from the same start, and all but the oracle see t
 match` found in the photos; `oracle` has the photos' truth. `default` is the method of `sstl adapt`, matched streaks and
 gate included, by the settings of the suite: 200 steps at its higher rate on smaller crops, the source's own data
 rehearsed (`sstl adapt` has bundled photographs unless it is given more), and rain that the source itself finds, where
-`sstl adapt` lets the shipped weights find it; `candidate` is the default with more matched and made pairs, held by
-`forgetting` to what the labelled pairs lost, and with a gate that judges on crops of 64 dry photographs of its own and
-on the rain that either the start or the judged network sees (`gate.both`); it is measured in part. `with_veil` lays the
+`sstl adapt` lets the shipped weights find it; `routed` holds nothing back, because the start goes on to restore what
+does not look like the photos (`gate.others`): streak transfer at its full weight, matched streaks on half of the pairs,
+one in five dry; its router learns from the source's own pairs what other images look like, and its gate judges on crops
+of 64 dry photographs of its own and on the rain that either the start or the judged network sees (`gate.both`). `with_veil` lays the
 photos' veil, too, and `without_...` are ablations; the other trials have no gate. Matching renders with the renderer
 that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
 streaks that it cannot render, so the others flatter it.
@@ -277,7 +278,7 @@ def main() -> None:
         text += section(cells, measured, source) if measured else ""
     text += DRAWN
     text += together(cells, domains, sources)
-    text += "".join(wanted(cells, domains, sources, trial) for trial in ("default", "candidate"))
+    text += "".join(wanted(cells, domains, sources, trial) for trial in ("default", "routed"))
     text += gated(cells) + trusted() + doubted()
     (HERE / "README.md").write_text(text, encoding="utf-8")
 
