@@ -100,9 +100,9 @@ def test_the_gates_judge_on_other_places_than_the_photos(tmp_path, monkeypatch):
     for name in RESERVED["domains"]:
         (tmp_path / name / "truth").mkdir(parents=True)
     for domain in domains.build(tmp_path):
-        photos, held_out = laid[domain.root / "truth"], laid[domain.root / "held-out"]
-        assert (len(photos), len(held_out)) == (domains.PHOTOS, domains.HELD_OUT)
-        assert len({*photos, *held_out}) == domains.PHOTOS + domains.HELD_OUT
+        photos, *dry = (laid[domain.root / part] for part in ("truth", "held-out", "beside"))
+        assert [len(photos), *map(len, dry)] == [domains.PHOTOS, domains.DRY // 2, domains.DRY // 2]
+        assert len({*photos, *dry[0], *dry[1]}) == domains.PHOTOS + domains.DRY
 
 
 def test_the_gap_is_pooled_over_cells_whose_oracle_gains_enough():

@@ -1,8 +1,8 @@
 """The target domains of the suite: photos without truth to adapt to, their truth for the oracle, and a test set each.
 
 Backgrounds to adapt to are clean sides of Rain800's training pairs that no source network has seen, and so are the dry
-photographs that the gates judge on, which are others; those of the tests are of the development split. Everything
-follows from reserved.yaml and the manifest.
+photographs that the gates judge on and their routers learn from, which are others; those of the tests are of the
+development split. Everything follows from reserved.yaml and the manifest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sstl.rain import Recipe, render
 
 MANIFEST = "manifest.csv"
 RESERVED = Path(__file__).with_name("reserved.yaml")
-PHOTOS, HELD_OUT, TESTS, SIDE = 64, 64, 24, 256
+PHOTOS, DRY, TESTS, SIDE = 64, 64, 24, 256
 SEED = 20
 BLUR = 1.5  # pixels
 
@@ -36,7 +36,7 @@ BLUR = 1.5  # pixels
 class Domain:
     """Folders of a domain: ``photos``, their ``truth``, it blurred (``smooth``), ``test/rainy`` and ``test/clean``.
 
-    And ``held-out``: dry photographs of other places than the photos'.
+    And dry photographs of other places than the photos': ``held-out``, to judge on, and ``beside``, for routers.
     """
 
     name: str
@@ -56,18 +56,19 @@ def build(folder: Path) -> list[Domain]:
     """Write all domains below ``folder`` (what is there is kept), and return them."""
     tree = reserved()
     domains = [Domain(name, folder / name) for name in tree["domains"]]
-    if all((domain.root / part).exists() for domain in domains for part in ("done", "held-out")):
+    if all((domain.root / part).exists() for domain in domains for part in ("done", "held-out", "beside")):
         return domains
     streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")
     photos, tests = _backgrounds()
     for number, domain in enumerate(domains):
         rng = np.random.default_rng([SEED, number])
         recipes = [tree["recipes"][name] for name in (tree["mixture"] if domain.name == "mixture" else [domain.name])]
-        chosen, others = np.split(rng.permutation(len(photos))[: PHOTOS + HELD_OUT], [PHOTOS])
+        chosen, others = np.split(rng.permutation(len(photos))[: PHOTOS + DRY], [PHOTOS])
         _write(
             [photos[i] for i in chosen], recipes, streaks, SEED + number, domain.root / "photos", domain.root / "truth"
         )
-        _save([photos[i] for i in others], domain.root / "held-out")
+        for part, own in zip(("held-out", "beside"), np.split(others, 2), strict=True):
+            _save([photos[i] for i in own], domain.root / part)
         _write(
             tests, recipes, streaks, SEED + 100 + number, domain.root / "test" / "rainy", domain.root / "test" / "clean"
         )

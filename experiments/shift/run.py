@@ -146,7 +146,8 @@ def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     """Return the gate of a cell."""
     dry = str(domain.root / "held-out") if trial.both else "bundled"
     paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
-    others = anchor() if trial.routed else ()
+    beside = tuple(PairedPart(str(domain.root / "beside"), recipe=recipe, weight=0.5) for recipe in LIKE_SOURCES)
+    others = anchor() + beside if trial.routed else ()
     return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both, others=others)
 
 

@@ -44,8 +44,9 @@ gate included, by the settings of the suite: 200 steps at its higher rate on sma
 rehearsed (`sstl adapt` has bundled photographs unless it is given more), and rain that the source itself finds, where
 `sstl adapt` lets the shipped weights find it; `routed` holds nothing back, because the start goes on to restore what
 does not look like the photos (`gate.others`): streak transfer at its full weight, matched streaks on half of the pairs,
-one in five dry; its router learns from the source's own pairs what other images look like, and its gate judges on crops
-of 64 dry photographs of its own and on the rain that either the start or the judged network sees (`gate.both`). `with_veil` lays the
+one in five dry; its router learns what other images look like from the source's own pairs and from 32 dry photographs,
+and its gate judges on crops of 32 others and on the rain that either the start or the judged network sees
+(`gate.both`). `with_veil` lays the
 photos' veil, too, and `without_...` are ablations; the other trials have no gate. Matching renders with the renderer
 that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
 streaks that it cannot render, so the others flatter it.
