@@ -138,6 +138,12 @@ def test_small_images_and_those_of_a_fresh_router_are_known(router):
     assert not create_network("routed", **JORDER).recognised(rainy).any()
 
 
+def test_operations_can_be_counted_without_values():
+    network = create_network("routed", **JORDER).to("meta")
+    with torch.device("meta"):
+        assert network(torch.empty(2, 3, 70, 70)).background.shape == (2, 3, 70, 70)
+
+
 def test_what_is_fixed_is_done(router):
     images = crops(PHOTOGRAPHS[0], 2)
     with torch.inference_mode():

@@ -63,21 +63,20 @@ class Routed(Network):
 
     def recognised_in(self, seen: Sequence[Tensor]) -> Tensor:
         """The same of images of which only these views are given, each (B, 3, S, S)."""
-        if seen[0].size(-1) < LEAST_SIDE or not bool(self.direction.any()):
+        # Who counts operations gives images without values.
+        if seen[0].size(-1) < LEAST_SIDE or self.direction.is_meta or not bool(self.direction.any()):
             return torch.zeros(len(seen[0]), dtype=torch.bool)
         found = np.mean([looks(view) for view in seen], axis=0)
         return torch.from_numpy(found @ self.direction.double().cpu().numpy() + float(self.offset) > 0)
 
     def forward(self, rainy: Tensor) -> Restoration:
         """(B, 3, H, W) in [0, 1] -> Restoration by one network or the other."""
-        if self.fixed is None:
-            new = self.recognised(rainy.detach()).to(rainy.device)
-        else:
-            new = torch.full((len(rainy),), self.fixed, device=rainy.device)
+        new = self.recognised(rainy.detach()) if self.fixed is None else torch.tensor([self.fixed] * len(rainy))
         if bool(new.all()):
             return self.adapted(rainy)  # type: ignore[no-any-return]
         if not bool(new.any()):
             return self.known(rainy)  # type: ignore[no-any-return]
+        new = new.to(rainy.device)
         return _merged(new, self.adapted(rainy[new]), self.known(rainy[~new]))
 
 
