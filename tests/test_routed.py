@@ -140,8 +140,7 @@ def test_small_images_and_those_of_a_fresh_router_are_known(router):
 
 def test_operations_can_be_counted_without_values():
     network = create_network("routed", **JORDER).to("meta")
-    with torch.device("meta"):
-        assert network(torch.empty(2, 3, 70, 70)).background.shape == (2, 3, 70, 70)
+    assert network(torch.empty(2, 3, 70, 70, device="meta")).background.shape == (2, 3, 70, 70)
 
 
 def test_what_is_fixed_is_done(router):
