@@ -213,7 +213,7 @@ def wanted(cells: Cells, domains: Sequence[str], sources: Sequence[str], trial: 
     if trial != "default":
         same = {key: cell for key, cell in cells.items() if key[:2] in own}
         rows.insert(1, ["the same by the default, over the same cells", "", gap(same, untouched, sources, "default")])
-    return f"\n## Wanted and reached by the {trial}\n\n" + table(["", "wanted", "reached"], rows)
+    return f"\n## Wanted and reached by `{trial}`\n\n" + table(["", "wanted", "reached"], rows)
 
 
 def trusted() -> str:
