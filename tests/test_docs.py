@@ -131,7 +131,8 @@ def pages_with(language: str) -> list[Path]:
 def readers_folder(tmp_path, monkeypatch):
     """A folder with what the pages speak of: photos, dry ones, a training file; an adaptation takes two steps in it."""
     photos = {"my-photos/a.jpg": data.astronaut()[:96, :128], "my-photos/b.png": data.coffee()[:80, :96]}
-    dry = {"my-dry-photos/c.png": data.chelsea()[:128, :128], "photo.jpg": data.chelsea()[:96, :96]}
+    dry = {f"my-dry-photos/{i:02}.png": data.chelsea()[5 * i : 5 * i + 128, :128] for i in range(20)}
+    dry["photo.jpg"] = data.chelsea()[:96, :96]
     for name, pixels in {**photos, **dry}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)

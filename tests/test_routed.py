@@ -42,7 +42,7 @@ def router() -> Routed:
     """Knows dense rain from none, by two photographs; its networks are jorder, fresh and unlike."""
     network = create_network("routed", **JORDER).eval()
     clean = torch.cat([crops(name, 12) for name in PHOTOGRAPHS[:2]])
-    network.learn(rained(clean, 1), clean)
+    network.learn(looks(rained(clean, 1)), looks(clean))
     for parameter in network.adapted.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return network
@@ -99,12 +99,13 @@ def test_layout_and_arithmetic_change_nothing():
 def test_reliability_is_measured_on_images_that_were_not_learned_from():
     clean = torch.cat([crops(name) for name in PHOTOGRAPHS])
     names = [name for name in PHOTOGRAPHS for _ in range(6)]
-    photos, others = reliability((rained(clean, 1), names), (clean, names))
+    rainy, dry = looks(rained(clean, 1)), looks(clean)
+    photos, others = reliability((rainy, names), (dry, names))
     assert photos >= 0.75
     assert others <= 0.25
-    by_chance = reliability((rained(clean, 1), names), (rained(clean, 2), names))
+    by_chance = reliability((rainy, names), (looks(rained(clean, 2)), names))
     assert abs(by_chance[0] - by_chance[1]) <= 0.4
-    assert reliability((rained(clean[:6], 1), ["one"] * 6), (clean[:6], ["one"] * 6))[0] > 0.5
+    assert reliability((rainy[:6], ["one"] * 6), (dry[:6], ["one"] * 6))[0] > 0.5
 
 
 # The choice

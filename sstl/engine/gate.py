@@ -14,7 +14,7 @@ from sstl.data.stream import PairedStream, UnpairedStream
 from sstl.engine.config import TrainConfig
 from sstl.methods.trust import Exam, Harm, Judgement, Trust, make_exam, rain_seen
 from sstl.networks import Network, load_weights, save_weights
-from sstl.networks.routed import Routed, latest, reliability
+from sstl.networks.routed import Routed, latest, looks, reliability
 from sstl.ops.precision import resolve_precision
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
@@ -153,9 +153,10 @@ class Gate:
         chosen = range(self.gate.crops, self.gate.crops + ROUTED_CROPS)  # not those that networks are judged on
         photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[chosen]
         paired = PairedStream(self.gate.others, side, seed, data.root, 0)[chosen]
-        others = torch.cat([paired.rainy, paired.clean]), paired.key * 2
-        router.learn(photos.rainy, others[0])
-        return dict(zip(("photos", "others"), reliability((photos.rainy, photos.key), others), strict=True))
+        seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
+        router.learn(seen, others)
+        shares = reliability((seen, photos.key), (others, paired.key * 2))
+        return dict(zip(("photos", "others"), shares, strict=True))
 
     def _remember(self, entry: dict[str, Any]) -> None:
         """Note a judgement."""

@@ -51,9 +51,9 @@ class Routed(Network):
         self.register_buffer("offset", torch.zeros(()))
         self.fixed: bool | None = None
 
-    def learn(self, photos: Tensor, others: Tensor) -> None:
-        """Learn to tell the photos of an adaptation from other images, (N, 3, S, S) and (M, 3, S, S) in [0, 1]."""
-        direction, offset = discriminant(looks(photos), looks(others))
+    def learn(self, photos: NDArray[np.float64], others: NDArray[np.float64]) -> None:
+        """Learn to tell the photos of an adaptation from other images by their ``looks``, (N, F) and (M, F)."""
+        direction, offset = discriminant(photos, others)
         self.direction.copy_(torch.from_numpy(direction))
         self.offset.fill_(offset)
 
@@ -116,15 +116,16 @@ def discriminant(photos: NDArray[np.float64], others: NDArray[np.float64]) -> tu
     return direction, float(-direction @ (means[0] + means[1]) / 2)
 
 
-def reliability(photos: tuple[Tensor, Sequence[str]], others: tuple[Tensor, Sequence[str]]) -> tuple[float, float]:
+Named = tuple[NDArray[np.float64], Sequence[str]]
+"""The looks of images, (N, F), and the name of each; one name may stand for several."""
+
+
+def reliability(photos: Named, others: Named) -> tuple[float, float]:
     """Return the shares of the photos and of the others that are taken for photos by a router that saw other ones.
 
     Each half of the images, by their names, is judged by what was learned from the other half.
-
-    Args:
-        photos, others: images, (N, 3, S, S) in [0, 1], and the name of each; one name may stand for several.
     """
-    features = [looks(images) for images, _ in (photos, others)]
+    features = [photos[0], others[0]]
     second = [_second_half(names) for _, names in (photos, others)]
     right = [np.zeros(len(half), dtype=bool) for half in second]
     for held in (False, True):
