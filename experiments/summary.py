@@ -91,7 +91,7 @@ def _recovered(cells: Cells, domains: list[str], trial: str) -> str:
         if pairs:
             share, low, high = shares(pairs)
             told = f"{share:.0%} [{low:.0%}, {high:.0%}] from `{source}`"
-            found.append(f"{told} ({len(pairs)} of {len(domains)} domains)")
+            found.append(f"{told} ({len(pairs)} domains)")
     lost = [
         cells[domain, source, "start"]["source_psnr"] - cell["source_psnr"]
         for (domain, source, name), cell in cells.items()
