@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from skimage import data
 from test_trust import config, fake, same, tensors  # noqa: F401 (config is a fixture)
 
+from sstl.data.images import Photo
 from sstl.data.stream import PairedPart
 from sstl.engine import NetworkConfig, gate, train
 from sstl.errors import SstlError, WeightsError
@@ -19,7 +20,7 @@ from sstl.networks import create_network, load_weights, save_weights
 from sstl.networks.routed import VIEW, Routed, discriminant, latest, looks, reliability, views
 from sstl.rain import load_recipe, render
 from sstl.rain.appearance import FEATURES
-from sstl.restore import Restorer
+from sstl.restore import Restorer, adapted
 from sstl.restore.export import export_network
 from sstl.types import Restoration
 
@@ -169,21 +170,48 @@ def test_all_tiles_of_a_picture_go_to_one_network(router):
     clean = torch.from_numpy(data.astronaut()[:200, :400].copy()).permute(2, 0, 1)[None].float() / 255
     picture = torch.cat([clean[..., :200], rained(clean[..., 200:], 1)], dim=-1)[0]  # half of it is dry
     tiled, whole = (Restorer(router, tile=tile).restore(picture) for tile in (64, 0))
+    assert router.fixed is None
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     alone = [Restorer(network, tile=0).restore(picture) for network in (router.adapted, router.known)]
     assert sum(torch.allclose(whole, one, atol=1e-5) for one in alone) == 1
-    router.fixed = None
 
 
 def test_a_clip_is_restored_by_the_network_of_most_of_its_frames(router, monkeypatch):
     votes = iter([True, False, True])
     monkeypatch.setattr(Routed, "recognised_in", lambda *_: torch.tensor([next(votes)]))
     restorer, frame = Restorer(router), crops(PHOTOGRAPHS[2], 1)[0]
-    restorer.settle([frame] * 3)
     expected = Restorer(router.adapted).restore(frame)
-    for _ in range(2):  # nobody votes any more
-        torch.testing.assert_close(restorer.restore(frame), expected, atol=1e-5, rtol=0)
-    router.fixed = None
+    with restorer.settled([frame] * 3):
+        for _ in range(2):  # nobody votes any more
+            torch.testing.assert_close(restorer.restore(frame), expected, atol=1e-5, rtol=0)
+    assert router.fixed is None
+
+
+def test_mirror_images_go_to_the_network_of_the_photo(router, monkeypatch):
+    votes = iter([True])
+    monkeypatch.setattr(Routed, "recognised_in", lambda *_: torch.tensor([next(votes)]))
+    photo = Photo((crops(PHOTOGRAPHS[2], 1)[0] * 255).byte().permute(1, 2, 0).numpy())
+    expected = Restorer(router.adapted).restore_photo(photo, ("background", "doubt"))
+    found = Restorer(router).restore_photo(photo, ("background", "doubt"))
+    for layer in ("background", "doubt"):
+        assert np.abs(found[layer].pixels.astype(int) - expected[layer].pixels).max() <= 1
+
+
+def test_what_a_photo_gets_is_adapted_to_it(router, monkeypatch):
+    monkeypatch.setattr(Routed, "recognised_in", lambda *_: torch.tensor([True]))
+    trained = []
+
+    def train(method, *_):
+        trained.append(method.network.fixed)
+
+    monkeypatch.setattr(adapted, "_train", train)
+    monkeypatch.setattr(adapted, "_error", lambda *_: next(errors))
+    errors = iter([0.2, 0.1])
+    rainy = rained(crops(PHOTOGRAPHS[2], 1, 128), 3)[0]
+    found = adapted.adapt_to_photo(Restorer(router), rainy, steps=1)
+    assert (found.before, found.after) == (0.2, 0.1)
+    assert trained == [True]
+    assert router.fixed is None
 
 
 def test_what_chooses_cannot_be_exported(router, tmp_path):

@@ -376,7 +376,7 @@ def test_the_network_is_chosen_once_for_a_clip(tmp_path, monkeypatch):
     restorer = Restorer(create_network("routed", network="joint", options={"size": "tiny"}))
     restore_video(restorer, source, tmp_path / "dry.mp4")
     assert len(looked) == 8
-    assert not restorer.settled
+    assert restorer.network.fixed is None
 
 
 def test_samples_are_spread_over_the_clip(tmp_path):

@@ -120,5 +120,7 @@ def _write(backgrounds: list[Image], recipes: list[Recipe], streaks: Any, seed: 
 
 def _save(images: list[Image], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):  # of a version that wrote more
+        old.unlink()
     for i, image in enumerate(images):
         PillowImage.fromarray(image).save(folder / f"{i:03}.png")

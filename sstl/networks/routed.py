@@ -17,6 +17,7 @@ from sstl.rain.appearance import FEATURES, LEAST_SIDE, appearance
 from sstl.types import Restoration
 
 VIEW = 192  # side of what is looked at, in pixels; an image is seen in up to four views
+_BATCH = 16  # images whose appearance is computed at once, which takes many times their memory
 _SHRINKAGE = 0.3  # of the covariance towards uncorrelated features: there are about as many as samples
 
 
@@ -96,7 +97,8 @@ def views(images: Tensor) -> list[Tensor]:
 def looks(images: Tensor) -> NDArray[np.float64]:
     """The appearance of images, (B, 3, S, S) in [0, 1] -> (B, F), whatever their device, layout and arithmetic."""
     with torch.autocast(images.device.type, enabled=False):
-        return appearance(images.to("cpu", torch.float32, memory_format=torch.contiguous_format)).astype(np.float64)
+        parts = [appearance(part.to("cpu", torch.float32).contiguous()) for part in torch.split(images, _BATCH)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def discriminant(photos: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -127,13 +129,13 @@ def reliability(photos: Named, others: Named) -> tuple[float, float]:
     """
     features = [photos[0], others[0]]
     second = [_second_half(names) for _, names in (photos, others)]
-    right = [np.zeros(len(half), dtype=bool) for half in second]
+    taken = [np.zeros(len(half), dtype=bool) for half in second]
     for held in (False, True):
         shown = [x[half != held] for x, half in zip(features, second, strict=True)]
         direction, offset = discriminant(shown[0], shown[1])
-        for said, x, half in zip(right, features, second, strict=True):
+        for said, x, half in zip(taken, features, second, strict=True):
             said[half == held] = x[half == held] @ direction + offset > 0
-    return float(right[0].mean()), float(right[1].mean())
+    return float(taken[0].mean()), float(taken[1].mean())
 
 
 def _second_half(names: Sequence[str]) -> NDArray[np.bool_]:

@@ -74,9 +74,10 @@ def adapt_to_photo(
     if not frames:
         raise SstlError("there is no photo to adapt to; give one, or a list of them.")
     network = copy.deepcopy(restorer.network)
-    method = RainAgain(network.network if isinstance(network, Deveil) else network)
+    own = Restorer(network, restorer.device, restorer.dtype, restorer.tile)
     devices = [restorer.device] if restorer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), own.settled(frames):  # what a photo gets is trained, whatever its crops get
+        method = RainAgain(network.network if isinstance(network, Deveil) else network)
         torch.manual_seed(seed)
         crops = Crops(frames, np.random.default_rng(seed))
         held = crops.held_back()
@@ -96,7 +97,7 @@ def adapt_to_photo(
             after if math.isfinite(after) else None,
             "the adaptation did not lower the error on what was held back of it",
         )
-    return Adapted(Restorer(network, restorer.device, restorer.dtype, restorer.tile), before, after)
+    return Adapted(own, before, after)
 
 
 class Crops:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -110,19 +111,33 @@ class Restorer:
         if tile != "auto" and tile != 0 and tile < _SMALLEST_TILE:
             raise SstlError(f"tile is {tile}; it must be auto, 0 (no tiles) or at least {_SMALLEST_TILE} pixels.")
         self.device, self.dtype, self.tile = torch.device(device), dtype, tile
-        self.settled = False
         # Channels last is the layout in which oneDNN and cuDNN convolve fastest.
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def routed(self) -> bool:
         """Whether the network chooses by the look of an image which of two restores it."""
-        return any(isinstance(part, Routed) for part in self.network.modules())
+        return bool(self._routers())
 
-    def settle(self, frames: Sequence[Any]) -> None:
-        """Let that of two networks restore whatever comes which most of these frames of a clip would get."""
-        self._route([as_planes(frame) for frame in frames])
-        self.settled = True
+    @contextmanager
+    def settled(self, images: Sequence[Any]) -> Iterator[None]:
+        """Let one of two networks restore all that comes meanwhile: that which most of these images would get.
+
+        So it is for the frames of a clip, and for the tiles and mirror images of a photo. Within another, it changes
+        nothing; nor for a network that is not routed.
+        """
+        routers = [router for router in self._routers() if router.fixed is None]
+        for router in routers:
+            votes = [bool(router.recognised_in(_seen(as_planes(image)))[0]) for image in images]
+            router.fixed = 2 * sum(votes) > len(votes)
+        try:
+            yield
+        finally:
+            for router in routers:
+                router.fixed = None
+
+    def _routers(self) -> list[Routed]:
+        return [part for part in self.network.modules() if isinstance(part, Routed)]
 
     @functools.cached_property
     def names(self) -> tuple[Layer, ...]:
@@ -194,6 +209,10 @@ class Restorer:
 
     def _run(self, image: Tensor, names: Sequence[Layer]) -> dict[Layer, Tensor]:
         """(C, H, W), C = 1 or 3 -> each layer (C, H, W), the mask (1, H, W), of the same dtype and device."""
+        with self.settled([image]):
+            return self._layers_of(image, names)
+
+    def _layers_of(self, image: Tensor, names: Sequence[Layer]) -> dict[Layer, Tensor]:
         channels, height, width = image.shape
         _check(image)
         if "mask" in names and "mask" not in self.names:
@@ -216,8 +235,6 @@ class Restorer:
             return torch.cat(layers, dim=1)[0].clamp(0, 1).mul_(peak).to(image.device)
 
         side, overlap, halo = self._tiling(height, width)
-        if not self.settled:
-            self._route([image])
         if isinstance(self.network, Deveil):  # one airlight for all tiles
             tiled = max(height, width) > side
             self.network.airlight = self._airlight(image, peak) if tiled else None
@@ -252,16 +269,6 @@ class Restorer:
         small = image[:, ::step, ::step].to(torch.float32)[None] / peak
         fast = self.dtype == torch.bfloat16
         return self._compute(self.network.airlight_of, small.expand(-1, 3, -1, -1), fast)  # type: ignore[no-any-return]
-
-    def _route(self, images: Sequence[Tensor]) -> None:
-        """Choose one of two networks for all tiles of images (C, H, W): that of most of the images."""
-        for router in (part for part in self.network.modules() if isinstance(part, Routed)):
-            votes = [bool(router.recognised_in(self._views(image))[0]) for image in images]
-            router.fixed = 2 * sum(votes) > len(votes)
-
-    def _views(self, image: Tensor) -> list[Tensor]:
-        """What a router looks at; of a large image nothing else is converted."""
-        return [view.to(torch.float32)[None].expand(-1, 3, -1, -1) / scale_of(image) for view in views(image)]
 
     def _compute(self, function: Callable[[Tensor], Any], rainy: Tensor, fast: bool) -> Any:
         rainy = rainy.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -300,6 +307,11 @@ def as_planes(image: Any) -> Tensor:
             _check(image)
             return image.detach()
     raise _refusal(image)
+
+
+def _seen(image: Tensor) -> list[Tensor]:
+    """What a router looks at of (C, H, W); of a large image nothing else is converted."""
+    return [view.to(torch.float32)[None].expand(-1, 3, -1, -1) / scale_of(image) for view in views(image)]
 
 
 def scale_of(image: Tensor) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +93,9 @@ def restore_video(
         raise InputError(f"{source}: its result would replace it; give another name.")
     clip.container_to_write(target)
     adapted = _adapted(restorer, source, max_pixels, adapt_steps, seed) if adapt_steps else None
-    chosen = copy.copy(restorer if adapted is None else adapted.restorer)
-    if chosen.routed:  # frames by turns of two networks would flicker
-        chosen.settle(_samples(source, max_pixels))
-    with clip.Clip(source, max_pixels) as read, clip.copy_of(read, target) as written:
+    chosen = restorer if adapted is None else adapted.restorer
+    looked_at = _samples(source, max_pixels) if chosen.routed else []  # frames by turns of two networks would flicker
+    with chosen.settled(looked_at), clip.Clip(source, max_pixels) as read, clip.copy_of(read, target) as written:
         for done, frame in enumerate(_restored(chosen, read.frames(written.others), steady_frames), start=1):
             written.write(frame)
             if on_frame is not None:
