@@ -229,7 +229,7 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
     assert config.method.options == adaptation.BOLD
     assert [part.weight for part in config.data.paired] == [0.5, 0.5]
     assert (result.outcome.recognised, result.outcome.mistaken) == (0.9, 0.05)
-    assert "as 90% of them do" in verdict(result.figures, result.outcome)
+    assert "of those held back, 90% were recognised" in verdict(result.figures, result.outcome)
     assert "90% of your photos, 5% of other images" in result.report.read_text()
 
 

@@ -163,7 +163,7 @@ def _judgement_table(outcome: Outcome) -> list[Table]:
     ]
     if outcome.recognised is not None and outcome.mistaken is not None:
         told = f"{outcome.recognised:.0%} of your photos, {outcome.mistaken:.0%} of other images"
-        rows.append(("restored by the adapted network, the rest by the start", told))
+        rows.append(("recognised as like your photos, if held back; the start restores the rest", told))
     note = (
         "Without ground truth: from rain that was found in your photos, laid over clean images whose truth is known; "
         "see docs/methods.md, Trust. Less than the whole way is taken where the whole would forget too much."

@@ -45,7 +45,8 @@ class Outcome:
         gain, error: predicted change of the luma PSNR on the photos, and by how much it may be too high, in dB.
         forgotten: loss of luma PSNR on the known rain that lost most, in dB.
         step, share: of which step the weights are, and how much of the way from the start was kept.
-        recognised, mistaken: share of the photos, and of other images, that a router takes for photos; None without.
+        recognised, mistaken: share of the photos, and of other images, that a router takes for photos which did not
+            learn from them; None without.
     """
 
     photos: int
@@ -142,7 +143,7 @@ def judged(outcome: Outcome) -> str:
         return f"No gain beyond its own uncertainty ({told}, predicted without truth). The start is returned."
     kept = f"the network of step {outcome.step} is kept"
     if outcome.recognised is not None:
-        kept += f", for images that look like your photos, as {outcome.recognised:.0%} of them do"
+        kept += f" for images that look like your photos; of those held back, {outcome.recognised:.0%} were recognised"
     return f"Adapted: your photos gain {told} (predicted without truth; {kept})."
 
 
