@@ -24,6 +24,9 @@ NEIGHBOURS = 12  # draws that are accepted for each photo
 KEPT = (0.1, 0.9)  # quantiles of the accepted draws between which a range ends
 _BATCH = 8
 _DRY = 1e-3  # mean streak below which a draw holds no rain to speak of
+_STRENGTH = ("density", "length", "brightness")  # to each of which a layer's light is proportional
+_CORRECTIONS = 3  # of the strength: the light of short streaks is not quite proportional to their length
+_LOOKED_AT = 96  # draws, to measure it
 _LAYER = ("angle_spread", "length", "length_spread", "width", "density", "brightness", "brightness_spread", "blur")
 _VEIL = ("attenuation", "transmission", "mist", "airlight")
 
@@ -60,7 +63,7 @@ def match(
     Rain of the prior is rendered on clean images; a ridge regression learns to predict each aspect of it from the
     image's appearance; the draws whose predictions are nearest to those of a photo are accepted (semi-automatic ABC,
     Fearnhead and Prangle, JRSS B 2012); the ranges are narrowed to the accepted draws, and become the next round's
-    prior. Deterministic in ``seed``.
+    prior. At last the recipe's rain is made as strong as that of the photos (``as_strong``). Deterministic in ``seed``.
 
     Args:
         photos: crops of rainy photos, (N, 3, S, S) in [0, 1].
@@ -89,6 +92,7 @@ def match(
         model = _Regression(tried, aspects)
         accepted = _nearest(model.predict(seen) / model.error, model.predict(tried) / model.error)
         recipe = narrowed(recipe, [parameters[i] for i in accepted])
+    recipe = as_strong(recipe, float(np.exp(model.predict(seen)[:, 0]).mean()) - _DRY, clean, seed)
     dry = float(np.mean(np.exp(aspects[accepted, 0]) < 2 * _DRY))
     names = list(_aspects_of_one(parameters[0], 0.0, 0.0, 0.0, 0.0, 0.0))
     return Match(
@@ -238,6 +242,36 @@ def narrowed(recipe: Recipe, accepted: Sequence[dict[str, Any]]) -> Recipe:
         camera = {key: _range([shot[key] for shot in shots]) for key in ("exposure", "gamma", "noise", "resize")}
         changes["camera"] = Camera(**camera, quality=_whole([shot["quality"] for shot in shots]))
     return replace(recipe, **changes)
+
+
+def as_strong(recipe: Recipe, amount: float, clean: Tensor, seed: int) -> Recipe:
+    """Return a recipe whose mean streak is ``amount``: density, length and brightness are changed alike.
+
+    Accepted draws of long streaks have few or faint ones. A recipe draws each from its range, whatever the others are,
+    and the draws that are strong in all of them make its rain stronger than any photo's.
+
+    Args:
+        recipe: without rain it is returned as it is.
+        amount: mean of the streaks in [0, 1] over the photos, dry ones included.
+        clean: images to render on, (M, 3, S, S).
+        seed: of the draws.
+    """
+    for _ in range(_CORRECTIONS):
+        rendered = _mean_streak(recipe, clean, seed)
+        if rendered <= 0 or amount <= 0:
+            break
+        factor = (amount / rendered) ** (1 / len(_STRENGTH))
+        scaled = {key: tuple(round(factor * end, 4) for end in getattr(recipe, key)) for key in _STRENGTH}
+        recipe = replace(recipe, **scaled)  # type: ignore[arg-type]
+    return recipe
+
+
+def _mean_streak(recipe: Recipe, clean: Tensor, seed: int) -> float:
+    found = []
+    for first in range(0, _LOOKED_AT, _BATCH):
+        indices = range(first, first + _BATCH)
+        found.append(float(render(clean[[i % len(clean) for i in indices]], recipe, seed, indices).streak.mean()))
+    return float(np.mean(found))
 
 
 def _range(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
