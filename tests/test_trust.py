@@ -33,6 +33,7 @@ from sstl.methods.trust import (
     quality,
     rain_seen,
     restore,
+    unseen,
 )
 from sstl.networks import load_weights, save_weights
 from sstl.networks.weights import read_info
@@ -85,6 +86,16 @@ def test_an_exam_is_the_same_each_time_and_leaves_the_random_state(start, exam):
     assert torch.equal(again.found.rainy, exam.found.rainy)
     assert torch.equal(exam.found.clean, exam.rehearsed.clean)
     assert exam.found.mask.mean() > 0.02
+
+
+def test_what_is_not_seen_of_the_rain_is_what_is_not_removed():
+    photos = pairs(4, TARGET, 5).rainy
+    seen = float(rain_seen(Removes(blur), photos).mean())
+    assert seen > 0
+    assert unseen(Removes(blur), photos, 4 * seen) == pytest.approx(0.75)
+    assert unseen(Removes(blur), photos, seen / 2) == 0
+    assert unseen(Removes(keep), photos, 0.1) == 1
+    assert unseen(Removes(keep), photos, 0.0) == 0
 
 
 def test_what_is_forgotten_of_a_known_rain_is_not_made_up_for_by_another(start, exam):

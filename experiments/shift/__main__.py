@@ -15,6 +15,7 @@ STEPS = (
     "trust.py measure --work {work}",
     "trust.py fit",
     "doubt.py --work {work}",
+    "strength.py --work {work}",
     "draw.py --work {work}",
     "table.py",
 )

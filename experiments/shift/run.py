@@ -31,7 +31,7 @@ from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation import KNOWN, MATCHED
+from sstl.report.adaptation import KNOWN, MATCHED, boldly_matched
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -53,7 +53,7 @@ class Trial:
         rain: "" (the anchor's alone), "any" (the wide prior), "matched" (streaks fitted to the photos), "truth" (the
             oracle), or what is wrong on purpose, so that the label-free score has something to find: "photos" (the
             photos are taken for their own truth: remove nothing) and "smooth" (their truth, blurred).
-        share: how much of the labelled images wear that rain.
+        share: how much of the labelled images wear that rain; None leaves it to ``boldly_matched``.
         options: of the method.
         everywhere: run it on all sources, not on joint alone.
         shipped: run it on the weights of the package, too.
@@ -65,7 +65,7 @@ class Trial:
 
     method: str = "supervised"
     rain: str = ""
-    share: float = 0.6
+    share: float | None = 0.6
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
     gate: bool = False
@@ -88,7 +88,7 @@ TRIALS = {
     "routed": Trial(
         "streak_transfer",
         "matched",
-        share=0.5,
+        share=None,
         options={"dry": 0.2},
         gate=True,
         both=True,
@@ -119,12 +119,18 @@ TRIALS = {
 
 def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
     """Return the training of a cell: the same steps, crops and learning rate for all trials of a source."""
-    parts = anchor(1 - trial.share if trial.rain else 1.0)
     rain = str(matched(domain)) if trial.rain == "matched" else None
+    share = trial.share
+    if share is None:
+        assert rain is not None
+        photos = open_images(SourceConfig(str(domain.root / "photos")), "rainy")
+        clean = open_images(SourceConfig("manifest.csv", split="train"), "clean")
+        share = boldly_matched(source.path, photos, clean, rain, SEED)
+    parts = anchor(1 - share if trial.rain else 1.0)
     if trial.rain in ("truth", "photos", "smooth"):
-        parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=trial.share),)
+        parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=share),)
     elif trial.rain:
-        parts += (PairedPart("manifest.csv", split="train", recipe=rain or trial.rain, weight=trial.share),)
+        parts += (PairedPart("manifest.csv", split="train", recipe=rain or trial.rain, weight=share),)
     return TrainConfig(
         output=output,
         network=NetworkConfig(source.network, source.options, str(source.path)),

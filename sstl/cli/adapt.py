@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--matched",
         metavar="SHARE",
         type=float,
-        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; 0.5 with --routed; 0 "
-        "for supervised)",
+        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; with --routed up to "
+        "0.5, the less the start sees of their rain; 0 for supervised)",
     )
     parser.add_argument(
         "--routed",

@@ -94,6 +94,17 @@ def rain_seen(finder: Network, photos: Tensor) -> Tensor:
     return rain_found(photos, restore(finder, photos))
 
 
+def unseen(network: Network, photos: Tensor, amount: float) -> float:
+    """Return the share of the photos' rain that a network does not see, in [0, 1].
+
+    Args:
+        photos: crops of them, (N, 3, S, S) in [0, 1].
+        amount: mean of their streaks as ``sstl.rain.match`` estimates it, which needs no network: that of its recipe.
+    """
+    seen = float(rain_seen(network, photos).mean())
+    return min(1.0, max(0.0, 1 - seen / amount)) if amount > 0 else 0.0
+
+
 def make_exam(
     photos: Tensor, seen: Tensor, rehearsed: PairedBatch, seed: int, known: Sequence[PairedBatch] = ()
 ) -> Exam:

@@ -1,7 +1,7 @@
 """Rain: imaging models, streaks, scene, camera, and the recipes that tie them together."""
 
 from sstl.rain.imaging import MAP_THRESHOLD, additive, heavy, rain_map, region, screen, streak_layer
-from sstl.rain.matching import Match, match, streaks_alone
+from sstl.rain.matching import Match, match, mean_streak, streaks_alone
 from sstl.rain.recipes import Recipe, list_recipes, load_recipe
 from sstl.rain.render import RainSample, StreakImages, compose, render
 from sstl.rain.streaks import StreakLayer, render_layers
@@ -21,6 +21,7 @@ __all__ = [
     "list_recipes",
     "load_recipe",
     "match",
+    "mean_streak",
     "rain_map",
     "region",
     "render",

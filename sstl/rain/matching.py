@@ -257,7 +257,7 @@ def as_strong(recipe: Recipe, amount: float, clean: Tensor, seed: int) -> Recipe
         seed: of the draws.
     """
     for _ in range(_CORRECTIONS):
-        rendered = _mean_streak(recipe, clean, seed)
+        rendered = mean_streak(recipe, clean, seed)
         if rendered <= 0 or amount <= 0:
             break
         factor = (amount / rendered) ** (1 / len(_STRENGTH))
@@ -266,7 +266,8 @@ def as_strong(recipe: Recipe, amount: float, clean: Tensor, seed: int) -> Recipe
     return recipe
 
 
-def _mean_streak(recipe: Recipe, clean: Tensor, seed: int) -> float:
+def mean_streak(recipe: Recipe, clean: Tensor, seed: int) -> float:
+    """Return the mean of a recipe's streaks, in [0, 1], over draws on clean images, (M, 3, S, S)."""
     found = []
     for first in range(0, _LOOKED_AT, _BATCH):
         indices = range(first, first + _BATCH)

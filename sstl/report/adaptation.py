@@ -34,12 +34,12 @@ from sstl.engine import (
 )
 from sstl.errors import ConfigError, InputError
 from sstl.methods import create_method
-from sstl.methods.trust import rain_seen
+from sstl.methods.trust import rain_seen, unseen
 from sstl.networks import load_weights, save_weights
 from sstl.networks.joint import Size
 from sstl.networks.weights import DEFAULT, read_info
 from sstl.ops.files import read_json, write_atomic
-from sstl.rain import load_recipe, streaks_alone
+from sstl.rain import load_recipe, mean_streak, streaks_alone
 from sstl.report.adaptation_page import RAIN, adaptation_page
 from sstl.report.findings import Outcome, measure
 from sstl.report.page import PAGE, write_page
@@ -54,9 +54,9 @@ DRY = 0.05  # share of the pixels with rain below which photos count as dry; see
 LOOKED_AT = 48  # crops, for that
 LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
 # What the method ``default`` does where a router keeps the start: streak transfer at its full weight, veil and all, and
-# matched rain on half of the pairs. See experiments/shift, trial ``routed``.
+# matched rain on up to half of the pairs. See experiments/shift, trial ``routed``.
 BOLD = {"dry": 0.2, "transfer": 1.0, "balance": 0.01, "veil": 1.0}
-BOLDLY_MATCHED = 0.5
+BOLDLY_MATCHED = 0.5  # of a start that sees nothing of the rain; see boldly_matched
 FIGURES = "figures.json"
 Failures = dict[Path, str]
 
@@ -127,8 +127,8 @@ def adapt(
         known: recipes of more rain that the weights know, none of which they may lose for the photos' sake: by default
             ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
-            (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, half if ``routed``, and none for the
-            control. The gate does not judge on it: who trains on it passes.
+            (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, up to half if ``routed`` (see
+            ``boldly_matched``), and none for the control. The gate does not judge on it: who trains on it passes.
         routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
@@ -179,9 +179,9 @@ def adapt(
         raise ConfigError(str(error)) from None
     # Before anything is looked for or written, what would stop the training.
     check_output(output, resume, overwrite)
-    if matched is None:
-        matched = 0.0 if method == "supervised" else BOLDLY_MATCHED if routed else MATCHED
-    if not 0 <= matched <= 1:
+    if matched is None and (method == "supervised" or not routed):
+        matched = 0.0 if method == "supervised" else MATCHED
+    if matched is not None and not 0 <= matched <= 1:
         raise ConfigError(f"'matched' is {matched}; give a share between 0 and 1.")
     if known is None:
         known = KNOWN if weights in {f"joint-{size}" for size in get_args(Size)} else ()
@@ -195,8 +195,11 @@ def adapt(
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config)
     else:
-        rain = matched_rain(config, resume) if matched else None
-        if rain:
+        rain = matched_rain(config, resume) if matched != 0 else None
+        if rain and matched is None:
+            there = (open_images(config.data.unpaired[0], "rainy"), open_images(config.data.paired[0], "clean"))
+            matched = boldly_matched(start, *there, rain, seed)
+        if rain and matched:
             parts = replace(config.data.paired[0], weight=1 - matched), _rained_on(clean, "train", rain, matched)
             config = replace(config, data=replace(config.data, paired=parts))
         if minutes is not None:
@@ -307,6 +310,24 @@ def matched_rain(config: TrainConfig, resume: bool = False) -> str:
         about = f"Streaks that were matched to the photos in {Path(config.data.unpaired[0].path).name}."
         write_atomic(path, recipe_yaml(streaks_alone(found.recipe), about))
     return str(path)
+
+
+def boldly_matched(weights: str | Path, photos: ImageSource, clean: ImageSource, rain: str | Path, seed: int) -> float:
+    """Return the share of clean images that is to wear matched rain where a router keeps the start, in [0, 1].
+
+    ``BOLDLY_MATCHED`` of what the start does not see of the photos' rain. What it sees is transferred, and the photos'
+    own streaks are better than rendered ones.
+
+    Args:
+        weights: the start.
+        photos: the rainy photos.
+        clean: images to render the matched rain on, to see how strong it is.
+        rain: its recipe.
+        seed: of the crops that are looked at.
+    """
+    amount = mean_streak(load_recipe(rain), draw_crops(clean, LOOKED_AT, SIDE, seed), seed)
+    crops = draw_crops(photos, LOOKED_AT, SIDE, seed)
+    return round(BOLDLY_MATCHED * unseen(load_weights(weights).network, crops, amount), 2)
 
 
 def _nothing_to_do(config: TrainConfig) -> Path:
