@@ -234,7 +234,9 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
     assert [part.weight for part in config.data.paired] == [1 - share, share]
     assert (result.outcome.recognised, result.outcome.mistaken) == (0.9, 0.05)
     assert "of those held back, 90% were recognised" in verdict(result.figures, result.outcome)
-    assert "90% of your photos, 5% of other images" in result.report.read_text()
+    page = result.report.read_text()
+    assert "90% of your photos, 5% of other images" in page
+    assert f"on {share:.0%} of the clean photographs" in page
 
 
 def test_a_router_without_photographs_or_a_judge_is_refused(photos, dry, tmp_path):

@@ -57,7 +57,7 @@ def adaptation_page(
             "Score": _score(outcome),
             "Restoring": f"{seconds:.2f} s per photo",
             "Seed": str(config.seed),
-            **_matched(run / RAIN),
+            **_matched(run / RAIN, config),
         },
         comparisons=comparisons,
         tables=[
@@ -90,14 +90,17 @@ def _what(outcome: Outcome) -> str:
     return "Not adapted to" if outcome.accepted is False else "Adapted to"
 
 
-def _matched(path: Path) -> dict[str, str]:
-    """What rain was matched to the photos, if any was."""
+def _matched(path: Path, config: TrainConfig) -> dict[str, str]:
+    """What rain was matched to the photos, if any was, and how much of the labelled images wore it."""
     if not path.exists():
         return {}
+    share = sum(part.weight for part in config.data.paired if Path(part.recipe or "").name == path.name)
+    share /= sum(part.weight for part in config.data.paired)
     recipe = load_recipe(path)
     (left, right), (short, long) = recipe.angle, recipe.length
     found = f"streaks at {left:.0f}° to {right:.0f}° from the vertical, {short:.0f} to {long:.0f} pixels long"
-    return {"Matched rain": f"{found if recipe.layers[1] else 'none'} ({path.name})"}
+    found = found if recipe.layers[1] else "none"
+    return {"Matched rain": f"{found} ({path.name}), on {share:.0%} of the clean photographs"}
 
 
 def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Comparison, float, float]:
