@@ -53,7 +53,7 @@ that made the domains, whose recipes it must find within its prior; only `photog
 streaks that it cannot render, so the others flatter it.
 Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong, up to four times:
 so it was for the cells of `matched`, `default`, `with_veil` and `without_...`, which were measured before; and for
-`routed` of the gust from `prenet` and `jorder` and of the mixture from `jorder`, which had it on half of the pairs, too.
+`routed` of the gust from `prenet` and `jorder` and of the mixture from `jorder`, where half of the pairs wore it.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
