@@ -15,7 +15,7 @@ from sstl.config import load_config
 from sstl.data.files import BundledImages
 from sstl.data.matching import draw_crops, match_photos, recipe_yaml
 from sstl.errors import InputError, SstlError
-from sstl.rain import Recipe, load_recipe, match, render, streaks_alone
+from sstl.rain import Recipe, load_recipe, match, matching, mean_streak, render, streaks_alone
 from sstl.rain.appearance import appearance
 from sstl.rain.camera import jpeg, sensor_noise
 from sstl.rain.matching import as_strong, narrowed
@@ -120,21 +120,26 @@ def test_draws_without_rain_narrow_to_no_layers():
     assert narrowed(prior, dry).layers == (0, 0)
 
 
-def mean_streak(recipe: Recipe, clean: torch.Tensor, seed: int) -> float:
+def light(recipe: Recipe, clean: torch.Tensor, seed: int) -> float:
     return float(render(clean, recipe, seed, range(len(clean))).streak.mean())
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.5])
 def test_rain_is_made_as_strong_as_it_shall_be_by_all_that_makes_it_so(factor, clean):
     recipe = replace(STEEP, layers=(0, 2), imaging={"region": 0.5, "screen": 0.5})
-    strong = as_strong(recipe, factor * mean_streak(recipe, clean, 0), clean, 0)
+    strong = as_strong(recipe, factor * light(recipe, clean, 0), clean, 0)
     # Of other draws, of which there are few.
-    assert mean_streak(strong, clean, 1) == pytest.approx(factor * mean_streak(recipe, clean, 1), rel=0.2)
+    assert light(strong, clean, 1) == pytest.approx(factor * light(recipe, clean, 1), rel=0.2)
     ratios = [np.divide(getattr(strong, key), getattr(recipe, key)) for key in ("density", "length", "brightness")]
     assert np.allclose(ratios, factor ** (1 / 3), rtol=0.2)
     assert np.ptp(ratios) < 0.01
     same = replace(strong, density=recipe.density, length=recipe.length, brightness=recipe.brightness)
     assert same == recipe
+
+
+def test_the_mean_streak_is_that_of_what_is_rendered(clean):
+    assert mean_streak(STEEP, clean, 1) == pytest.approx(light(STEEP, clean, 2), rel=0.2)
+    assert mean_streak(NONE, clean, 1) == 0
 
 
 def test_what_holds_no_rain_is_not_made_stronger(clean):
@@ -158,11 +163,13 @@ def test_rain_of_a_known_recipe_is_found(found):
     assert found.explained["angle"] > 0.3
 
 
-def test_matched_rain_is_as_strong_as_that_of_the_photos(clean, others):
-    """Its ranges alone would make it three times as strong."""
+def test_matched_rain_is_as_strong_as_that_of_the_photos_which_its_ranges_alone_are_not(clean, others, monkeypatch):
+    narrow = []
+    monkeypatch.setattr(matching, "as_strong", lambda recipe, *how: narrow.append(recipe) or as_strong(recipe, *how))
     photos = render(others, STEEP, 7, range(len(others)))
-    found = match(photos.rainy, clean, seed=2)
-    assert mean_streak(found.recipe, clean, 5) == pytest.approx(float(photos.streak.mean()), rel=0.4)
+    found, wanted = match(photos.rainy, clean, seed=2), float(photos.streak.mean())
+    assert light(found.recipe, clean, 5) == pytest.approx(wanted, rel=0.4)
+    assert light(narrow[0], clean, 5) > 2 * wanted
 
 
 def test_the_rest_of_the_prior_that_cannot_be_seen_stays_wide(found):

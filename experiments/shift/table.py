@@ -51,7 +51,7 @@ either the start or the judged network sees
 photos' veil, too, and `without_...` are ablations; the other trials have no gate. Matching renders with the renderer
 that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
 streaks that it cannot render, so the others flatter it.
-Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong, up to four times:
+Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong:
 so it was for the cells of `matched`, `default`, `with_veil` and `without_...`, which were measured before; and for
 `routed` of the gust from `prenet` and `jorder` and of the mixture from `jorder`, where half of the pairs wore it.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'

@@ -51,7 +51,7 @@ MATCHED = 0.1  # see experiments/shift
 # What the shipped weights for general use were trained on: most of it would be forgotten unseen.
 KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "real_mix")
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
-LOOKED_AT = 48  # crops, for that
+LOOKED_AT = 48  # crops, to see how much of their rain is seen
 LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
 # What the method ``default`` does where a router keeps the start: streak transfer at its full weight, veil and all, and
 # matched rain on up to half of the pairs. See experiments/shift, trial ``routed``.
@@ -179,8 +179,10 @@ def adapt(
         raise ConfigError(str(error)) from None
     # Before anything is looked for or written, what would stop the training.
     check_output(output, resume, overwrite)
-    if matched is None and (method == "supervised" or not routed):
-        matched = 0.0 if method == "supervised" else MATCHED
+    if matched is None and method == "supervised":
+        matched = 0.0
+    elif matched is None and not routed:
+        matched = MATCHED
     if matched is not None and not 0 <= matched <= 1:
         raise ConfigError(f"'matched' is {matched}; give a share between 0 and 1.")
     if known is None:
