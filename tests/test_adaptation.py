@@ -215,7 +215,8 @@ def dry(tmp_path):
 
 def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, tmp_path, monkeypatch):
     told(monkeypatch, 1.0)
-    monkeypatch.setattr(gate, "ROUTED_CROPS", 12)
+    monkeypatch.setattr(gate, "ROUTED_PHOTOS", 12)
+    monkeypatch.setattr(gate, "ROUTED_PAIRS", 12)
     monkeypatch.setattr(gate, "reliability", lambda *_: (0.9, 0.05))
     result = adapt(photos, tmp_path / "run", SOURCE, steps=2, clean=dry, routed=True, known=("light",))
     network = sstl.load(result.weights).network
@@ -225,7 +226,9 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
     config = load_config(TrainConfig, tmp_path / "run" / "config.yaml")
     assert config.gate is not None
     assert config.gate.both
-    assert [(part.path, part.recipe) for part in config.gate.others] == [(str(dry), "streaks"), (str(dry), "light")]
+    assert [(part.path, part.recipe) for part in config.gate.others] == [
+        (str(dry), recipe) for recipe in ("streaks", "light", "mist")
+    ]
     assert config.method.options == adaptation.BOLD
     # As in the suite: half of what the start does not see of the rain.
     there = [open_images(SourceConfig(str(folder)), "rainy") for folder in (photos, dry)]

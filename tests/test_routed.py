@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import multivariate_normal
 from skimage import data
 from test_trust import config, fake, same, tensors  # noqa: F401 (config is a fixture)
 
@@ -57,15 +58,17 @@ def alike(one: Restoration, other: Restoration) -> bool:
 # The discriminant
 
 
-def test_the_direction_is_fishers_where_the_covariance_is_known():
+def test_the_border_is_fishers_plane_where_the_covariance_is_the_same():
     rng = np.random.default_rng(0)
     mean = np.array([1.0, -2.0, 0.5])
     photos, others = rng.normal(mean, 1, (50_000, 3)), rng.normal(0, 1, (50_000, 3))
-    direction, offset = discriminant(photos, others)
+    learned = discriminant(photos, others)
     # Uncorrelated features of variance 1: the direction is the difference of the means, the border halfway.
-    np.testing.assert_allclose(direction, mean, atol=0.05)
-    assert offset == pytest.approx(-mean @ mean / 2, abs=0.1)
-    wrong = float((photos @ direction + offset <= 0).mean())
+    np.testing.assert_allclose(learned.direction, mean, atol=0.05)
+    np.testing.assert_allclose(learned.centre, mean / 2, atol=0.05)
+    np.testing.assert_allclose(learned.curvature, np.zeros((3, 3)), atol=0.05)
+    assert learned.offset == pytest.approx(0, abs=0.1)
+    wrong = float((learned(photos) <= 0).mean())
     assert wrong == pytest.approx(0.126, abs=0.01)  # of the normal distribution, beyond |mean| / 2 = 1.146
 
 
@@ -73,11 +76,28 @@ def test_what_is_decided_depends_on_no_unit():
     rng = np.random.default_rng(1)
     photos, others, new = (rng.normal(shift, 1, (40, 5)) for shift in (0.7, 0.0, 0.3))
     unit, origin = np.array([1, 10, 0.01, 300, 5.0]), np.array([0, 5, -3, 1e3, 0.1])
-    direction, offset = discriminant(photos, others)
     again = discriminant(photos * unit + origin, others * unit + origin)
-    np.testing.assert_allclose(
-        (new * unit + origin) @ again[0] + again[1], new @ direction + offset, rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(again(new * unit + origin), discriminant(photos, others)(new), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_learned_is_the_ratio_of_the_likelihoods():
+    rng = np.random.default_rng(2)
+    photos, others, new = (rng.normal(0.3 * i, spread, (50, 4)) for i, spread in enumerate((2, 1, 1)))
+    learned = discriminant(photos, others, shared=0.0, shrinkage=0.0)
+    one, other = (multivariate_normal(x.mean(axis=0), np.cov(x.T, bias=True)) for x in (photos, others))
+    np.testing.assert_allclose(learned(new), one.logpdf(new) - other.logpdf(new), rtol=1e-4)
+    # Classes that share all of their covariance are told apart by a plane: Fisher's linear discriminant.
+    plane = discriminant(photos, others, shared=1.0, shrinkage=0.0)
+    np.testing.assert_allclose(plane.curvature, np.zeros((4, 4)), atol=1e-9)
+
+
+def test_photos_of_two_kinds_of_rain_on_either_side_of_the_others_are_recognised():
+    rng = np.random.default_rng(3)
+    others = rng.normal(0, 1, (500, 2))
+    photos = np.concatenate([rng.normal((side, 0), 1, (250, 2)) for side in (-4, 4)])
+    assert (discriminant(photos, others)(photos) > 0).mean() > 0.85
+    assert (discriminant(photos, others)(others) > 0).mean() < 0.15
+    assert (discriminant(photos, others, shared=1.0)(photos) > 0).mean() < 0.7  # a plane cannot
 
 
 def test_one_image_teaches_nothing():

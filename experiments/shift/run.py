@@ -31,7 +31,7 @@ from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation import KNOWN, MATCHED, boldly_matched
+from sstl.report.adaptation import BOLD, KNOWN, MATCHED, MIST, boldly_matched
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -80,22 +80,23 @@ class Trial:
         return (SOURCES if self.everywhere else SOURCES[:1]) + (PACKAGE,) * self.shipped
 
 
-DEFAULT: dict[str, Any] = {"method": "default", "rain": "matched", "share": MATCHED, "gate": True}
+# ``sstl adapt`` without clear photographs: one network, which must keep what it knew.
+CAUTIOUS: dict[str, Any] = {"method": "default", "rain": "matched", "share": MATCHED, "gate": True}
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
-    "default": Trial(**DEFAULT, everywhere=True, shipped=True),
-    "routed": Trial(
-        "streak_transfer",
+    "default": Trial(
+        "default",
         "matched",
         share=None,
-        options={"dry": 0.2},
+        options=BOLD,
         gate=True,
         both=True,
         routed=True,
         everywhere=True,
         shipped=True,
     ),
+    "cautious": Trial(**CAUTIOUS, everywhere=True, shipped=True),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),
     "smoothed": Trial(rain="smooth", judged=True),
@@ -109,11 +110,11 @@ TRIALS = {
     "adabn": Trial("adabn", everywhere=True),
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
-    "with_veil": Trial(**DEFAULT, options={"veil": 1.0}),
-    "without_dry": Trial(**DEFAULT, options={"dry": 0.0}),
-    "without_rehearsal": Trial(**DEFAULT, options={"supervised": 0.0}),
+    "with_veil": Trial(**CAUTIOUS, options={"veil": 1.0}),
+    "without_dry": Trial(**CAUTIOUS, options={"dry": 0.0}),
+    "without_rehearsal": Trial(**CAUTIOUS, options={"supervised": 0.0}),
     "without_matching": Trial("default", gate=True, everywhere=True),
-    "without_transfer": Trial(**DEFAULT, options={"transfer": 0.0}),
+    "without_transfer": Trial(**CAUTIOUS, options={"transfer": 0.0}),
 }
 
 
@@ -153,7 +154,7 @@ def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     dry = str(domain.root / "held-out") if trial.both else "bundled"
     paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
     beside = tuple(PairedPart(str(domain.root / "beside"), recipe=recipe, weight=0.5) for recipe in LIKE_SOURCES)
-    others = anchor() + beside if trial.routed else ()
+    others = (*anchor(), *beside, PairedPart(beside[0].path, recipe=MIST)) if trial.routed else ()
     return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both, others=others)
 
 

@@ -67,7 +67,7 @@ def measure_domain(domain: Domain, source: Source, work: Path, deadline: float) 
     wanted = {name: place for name, place in checkpoints(domain, source, work).items() if name not in known}
     if not wanted:
         return
-    config = configuration(domain, source, TRIALS["default"], work)
+    config = configuration(domain, source, TRIALS["cautious"], work)
     gate = Gate(config, load_weights(source.path).network, torch.device("cpu"))
     assert config.gate is not None
     truth = UnpairedStream((SourceConfig(str(domain.root / "truth")),), config.gate.side, config.seed + SEED, None, 0)

@@ -11,7 +11,6 @@ from sstl.cli.output import positive, seed, whole
 EXAMPLES = """examples:
   sstl adapt my-rainy-photos -o runs/mine
   sstl adapt my-rainy-photos -o runs/mine --minutes 10 --clean my-dry-photos
-  sstl adapt my-rainy-photos -o runs/mine --clean my-dry-photos --routed
   sstl adapt my-rainy-photos -o runs/sirr --method sirr --options density=oriented per_photo=true"""
 
 
@@ -63,14 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--matched",
         metavar="SHARE",
         type=float,
-        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; with --routed up to "
+        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; where routed, up to "
         "0.5, the less the start sees of their rain; 0 for supervised)",
     )
     parser.add_argument(
         "--routed",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="keep the start for images that do not look like PHOTOS, and learn these without holding back; needs "
-        "--clean with 20 photographs or more",
+        "--clean with 20 photographs or more (default: where these are there, for the method 'default')",
     )
     parser.add_argument(
         "--no-gate",
@@ -118,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"report   {result.report}")
     if result.outcome.accepted is False and args.clean == "bundled":
         hint(
-            "a few bundled photographs are little to lay rain over; give --clean a folder of your own clear photographs"
+            "a few bundled photographs are little to lay rain over; give --clean a folder of 20 clear photographs of your "
+            "own, or more"
         )
     command = shlex.join(["sstl", "derain", str(args.photos), "-o", "OUT", "--weights", str(result.weights)])
     hint(f"open the report, then  {command}")

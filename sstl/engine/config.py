@@ -133,7 +133,8 @@ class GateConfig:
         both: judge each network on the rain that it or the finder sees, not on the finder's alone.
         others: labelled parts, the more photographs the better, whose rainy and clean images the start goes on to
             restore: what is kept is a ``routed`` network, which tells the photos from them by their look. Rain that was
-            made like the photos' must not be among them. With none, the adapted network restores every image.
+            made like the photos' must not be among them, mist without rain should. With none, the adapted network
+            restores every image.
         forgetting: loss of luma PSNR that is accepted, in dB: on the rehearsed pairs, and on each part of ``known``.
         least: predicted gain below which the start is kept, in dB, however sure.
     """

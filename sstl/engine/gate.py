@@ -20,7 +20,7 @@ from sstl.ops.precision import resolve_precision
 SEED = 7_919  # the gate's crops are not those of the first training steps
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
 KNOWN_CROPS = 8  # of each part of ``known``: differences on one crop are far smaller than between crops
-ROUTED_CROPS = 192  # of the photos, and as many of other pairs, that a router learns from
+ROUTED_PHOTOS, ROUTED_PAIRS = 192, 288  # crops that a router learns from: of the photos, and of other pairs
 KEPT = "kept.safetensors"
 
 
@@ -150,9 +150,9 @@ class Gate:
     def _learn_routes(self, router: Routed) -> dict[str, float]:
         """Teach a router the photos, and return how far it can be relied on: see ``routing``."""
         data, side, seed = self.config.data, self.gate.side, self.config.seed + SEED
-        chosen = range(self.gate.crops, self.gate.crops + ROUTED_CROPS)  # not those that networks are judged on
-        photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[chosen]
-        paired = PairedStream(self.gate.others, side, seed, data.root, 0)[chosen]
+        first = self.gate.crops  # not those that networks are judged on
+        photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[range(first, first + ROUTED_PHOTOS)]
+        paired = PairedStream(self.gate.others, side, seed, data.root, 0)[range(first, first + ROUTED_PAIRS)]
         seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
         router.learn(seen, others)
         shares = reliability((seen, photos.key), (others, paired.key * 2))

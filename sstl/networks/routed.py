@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from sstl.types import Restoration
 
 VIEW = 192  # side of what is looked at, in pixels; an image is seen in up to four views
 _BATCH = 16  # images whose appearance is computed at once, which takes many times their memory
-_SHRINKAGE = 0.3  # of the covariance towards uncorrelated features: there are about as many as samples
+# There are about as many features as samples: a class's covariance is moved towards that of both, and both towards
+# uncorrelated features.
+_SHARED, _SHRINKAGE = 0.6, 0.1
 
 
 class Routed(Network):
@@ -26,8 +28,9 @@ class Routed(Network):
 
     A network that learns new rain forgets other rain, and takes light from clear photographs; one that never sees them
     cannot. Hence an expert for each task, and a gate that chooses by the look of the image (Expert Gate, Aljundi et
-    al., CVPR 2017). Here the gate is Fisher's linear discriminant on ``sstl.rain.appearance``, in closed form, in the
-    place of their autoencoders. Images below 64 pixels, which show too little, are restored by ``known``.
+    al., CVPR 2017). Here the gate is regularised discriminant analysis of ``sstl.rain.appearance``, in closed form, in
+    the place of their autoencoders; see ``discriminant``. Images below 64 pixels, which show too little, are restored
+    by ``known``.
 
     Only one of the two runs, so an image takes the time of one network and a look at it. What is learned when this is
     trained further is ``adapted``; see ``latest``.
@@ -39,6 +42,8 @@ class Routed(Network):
         fixed: what was decided for a picture of which only a tile is given; None decides for each image.
     """
 
+    centre: Tensor
+    curvature: Tensor
     direction: Tensor
     offset: Tensor
 
@@ -48,15 +53,14 @@ class Routed(Network):
         self.name, self.config = "routed", {"network": known.name, "options": known.config}
         self.stride, self.receptive_radius = self.adapted.stride, self.adapted.receptive_radius
         self.latent = f"known.{known.latent}" if known.latent else None
-        self.register_buffer("direction", torch.zeros(FEATURES))
-        self.register_buffer("offset", torch.zeros(()))
+        for name, shape in zip(Discriminant._fields, ((FEATURES,), (FEATURES, FEATURES), (FEATURES,), ()), strict=True):
+            self.register_buffer(name, torch.zeros(shape))
         self.fixed: bool | None = None
 
     def learn(self, photos: NDArray[np.float64], others: NDArray[np.float64]) -> None:
         """Learn to tell the photos of an adaptation from other images by their ``looks``, (N, F) and (M, F)."""
-        direction, offset = discriminant(photos, others)
-        self.direction.copy_(torch.from_numpy(direction))
-        self.offset.fill_(offset)
+        for name, values in discriminant(photos, others)._asdict().items():
+            getattr(self, name).copy_(torch.as_tensor(values))
 
     def recognised(self, images: Tensor) -> Tensor:
         """Whether images, (B, 3, H, W) in [0, 1], look like the photos: bool (B,), on the processor."""
@@ -67,8 +71,8 @@ class Routed(Network):
         # Who counts operations gives images without values.
         if seen[0].size(-1) < LEAST_SIDE or self.direction.is_meta or not bool(self.direction.any()):
             return torch.zeros(len(seen[0]), dtype=torch.bool)
-        found = np.mean([looks(view) for view in seen], axis=0)
-        return torch.from_numpy(found @ self.direction.double().cpu().numpy() + float(self.offset) > 0)
+        learned = Discriminant(*(getattr(self, name).double().cpu().numpy() for name in Discriminant._fields))
+        return torch.from_numpy(learned(np.mean([looks(view) for view in seen], axis=0)) > 0)
 
     def forward(self, rainy: Tensor) -> Restoration:
         """(B, 3, H, W) in [0, 1] -> Restoration by one network or the other."""
@@ -101,21 +105,60 @@ def looks(images: Tensor) -> NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64)
 
 
-def discriminant(photos: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return Fisher's linear discriminant: x is like the photos where ``x @ direction + offset`` is positive.
+class Discriminant(NamedTuple):
+    """What tells two classes apart: x is of the first where, of z = x - centre, z' curvature z + direction z + offset > 0.
+
+    Attributes:
+        centre: (F,), halfway between the classes, so that single precision is enough.
+        curvature: (F, F); 0 where both have the same covariance.
+        direction: (F,).
+        offset: a number.
+    """
+
+    centre: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+    direction: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, F) -> (N,), the logarithm of how much likelier the first class is."""
+        z = x - self.centre
+        return np.asarray(((z @ self.curvature) * z).sum(axis=1) + z @ self.direction + self.offset)
+
+
+def discriminant(
+    photos: NDArray[np.float64],
+    others: NDArray[np.float64],
+    shared: float = _SHARED,
+    shrinkage: float = _SHRINKAGE,
+) -> Discriminant:
+    """Return what tells photos from others by regularised discriminant analysis (Friedman, JASA 1989).
+
+    Each class is a Gaussian, and both count alike. Photos of several kinds of rain spread more widely than others,
+    which a plane (all ``shared``: Fisher's linear discriminant) cannot say.
 
     Args:
-        photos, others: features, (N, F) and (M, F); N and M at least 2. The classes count alike.
+        photos, others: features, (N, F) and (M, F); N and M at least 2.
+        shared: how far a class's covariance is moved towards that of both, from 0 to 1.
+        shrinkage: how far that is moved towards uncorrelated features.
     """
     if min(len(photos), len(others)) < 2:
         raise SstlError(f"a router learns from 2 images of each kind, not {len(photos)} and {len(others)}.")
-    means = photos.mean(axis=0), others.mean(axis=0)
-    within = np.concatenate([photos - means[0], others - means[1]])
-    scale = within.std(axis=0) + 1e-6
-    correlation = np.cov(within / scale, rowvar=False, bias=True)
-    shrunk = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(scale))
-    direction = np.linalg.solve(shrunk, (means[0] - means[1]) / scale) / scale
-    return direction, float(-direction @ (means[0] + means[1]) / 2)
+    means = np.stack([photos.mean(axis=0), others.mean(axis=0)])
+    centre = means.mean(axis=0)
+    apart = [photos - means[0], others - means[1]]
+    scale = np.concatenate(apart).std(axis=0) + 1e-6
+    own = [np.cov(rows / scale, rowvar=False, bias=True) for rows in apart]
+    pooled = np.cov(np.concatenate(apart) / scale, rowvar=False, bias=True)
+    curvature, direction, offset = np.zeros_like(pooled), np.zeros_like(centre), 0.0
+    for sign, mean, covariance in zip((1, -1), (means - centre) / scale, own, strict=True):
+        moved = (1 - shared) * covariance + shared * pooled
+        moved = (1 - shrinkage) * moved + shrinkage * np.eye(len(scale))
+        precision = np.linalg.inv(moved)
+        curvature -= sign * precision / 2
+        direction += sign * precision @ mean
+        offset -= sign * (mean @ precision @ mean + np.linalg.slogdet(moved).logabsdet) / 2
+    return Discriminant(centre, curvature / np.outer(scale, scale), direction / scale, np.array(offset))
 
 
 Named = tuple[NDArray[np.float64], Sequence[str]]
@@ -132,9 +175,9 @@ def reliability(photos: Named, others: Named) -> tuple[float, float]:
     taken = [np.zeros(len(half), dtype=bool) for half in second]
     for held in (False, True):
         shown = [x[half != held] for x, half in zip(features, second, strict=True)]
-        direction, offset = discriminant(shown[0], shown[1])
+        learned = discriminant(*shown)
         for said, x, half in zip(taken, features, second, strict=True):
-            said[half == held] = x[half == held] @ direction + offset > 0
+            said[half == held] = learned(x[half == held]) > 0
     return float(taken[0].mean()), float(taken[1].mean())
 
 

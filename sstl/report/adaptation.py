@@ -53,8 +53,9 @@ KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "r
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, to see how much of their rain is seen
 LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
+MIST = "mist"  # a third of what a router learns others from: else it takes misty photographs for rain behind a veil
 # What the method ``default`` does where a router keeps the start: streak transfer at its full weight, veil and all, and
-# matched rain on up to half of the pairs. See experiments/shift, trial ``routed``.
+# matched rain on up to half of the pairs. See experiments/shift.
 BOLD = {"dry": 0.2, "transfer": 1.0, "balance": 0.01, "veil": 1.0}
 BOLDLY_MATCHED = 0.5  # of a start that sees nothing of the rain; see boldly_matched
 FIGURES = "figures.json"
@@ -94,7 +95,7 @@ def adapt(
     recipe: str = "streaks",
     known: Sequence[str] | None = None,
     matched: float | None = None,
-    routed: bool = False,
+    routed: bool | None = None,
     options: Mapping[str, Any] | None = None,
     learning_rate: float = 5e-5,
     seed: int = 0,
@@ -132,7 +133,8 @@ def adapt(
         routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
-            learn the photographs. The method ``default`` then learns with the options ``BOLD``.
+            learn the photographs. The method ``default`` then learns with the options ``BOLD``. By default, where that
+            method has a gate and so many photographs.
         options: options of the method.
         learning_rate: of AdamW; a twentieth of a training's from scratch.
         seed: of everything random.
@@ -150,6 +152,8 @@ def adapt(
     # As it is written into the run's folder, which may be looked at from elsewhere.
     start = str(Path(weights).resolve()) if Path(weights).exists() else str(weights)
     check_folders(photos, output, clean, held_out)
+    if routed is None:
+        routed = method == "default" and gate and clear_photographs(clean) >= LEAST_CLEAN
     if routed:
         check_router(clean, gate)
         options = {**(BOLD if method == "default" else {}), **(options or {})}
@@ -212,7 +216,9 @@ def adapt(
             # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
             # is found by the shipped weights, because a start may be blind to the rain that it must learn.
             judged, *others = (_rained_on(held_out, "dev", name) for name in (recipe, *known))
-            apart = tuple(_rained_on(clean, "train", name) for name in (recipe, *known)) if routed else ()
+            names = (recipe, *known)
+            apart = tuple(_rained_on(clean, "train", name) for name in names) if routed else ()
+            apart += (_rained_on(clean, "train", MIST, len(names) / 2),) * routed
             judging = GateConfig(paired=(judged,), known=tuple(others), finder=DEFAULT, both=routed, others=apart)
             config = replace(config, gate=judging)
         adapted = train(config, resume=resume, overwrite=overwrite)
@@ -252,12 +258,16 @@ def check_folders(photos: Path, output: Path, clean: str | Path, held_out: str |
             raise ConfigError(f"{shared[0]} is in --clean and in --held-out; what is judged on must not be trained on.")
 
 
+def clear_photographs(clean: str | Path) -> int:
+    """Return how many photographs of its own ``clean`` holds; bundled ones do not count."""
+    return len(list_images(clean)) if str(clean) != "bundled" and Path(clean).is_dir() else 0
+
+
 def check_router(clean: str | Path, gate: bool) -> None:
     """Refuse a router that nobody judges, or that has too few photographs to learn from: ConfigError."""
     if not gate:
         raise ConfigError("a router is taught and judged by the gate; leave out --no-gate, or --routed.")
-    count = len(list_images(clean)) if Path(clean).is_dir() else 0
-    if str(clean) == "bundled" or count < LEAST_CLEAN:
+    if clear_photographs(clean) < LEAST_CLEAN:
         raise ConfigError(
             f"--clean {clean}: --routed learns from at least {LEAST_CLEAN} clear photographs what does not look like "
             "your photos; give a folder of them."
