@@ -73,8 +73,8 @@ def adaptation() -> str:
     better, same, worse = (votes[key] for key in ("first", "same", "second"))
     return f"""\
 Adapted without truth to rain that its start never met, in domains that no choice was made on, of what training with the
-truth gains is recovered by the method `default`: {_recovered(cells, untouched, "default")};
-and beside a router, which needs clear photographs (`--routed`): {_recovered(cells, untouched, "routed")}
+truth gains is recovered by `sstl adapt` with clear photographs: {_recovered(cells, untouched, "default")};
+and without them, where one network must keep what it knew: {_recovered(cells, untouched, "cautious")}
 (the control, the same steps without the photos: {control:.0%} from `joint`;
 [all methods, all domains, by what settings](experiments/shift/README.md)).
 Of {better + same + worse} real photos, most of which were adapted to, {better} became better than by the weights

@@ -234,7 +234,7 @@ def rained(recipe: str | Recipe, photo: Tensor, count: int = 12, seed: int = 0) 
 
 
 def test_the_recipes_of_the_package():
-    names = "any camera ddn_like dry garg heavy laid light mixed night real_mix streaks veil"
+    names = "any camera ddn_like dry garg heavy laid light mist mixed night real_mix streaks veil"
     assert list_recipes() == sorted([*names.split(), "rain100h_like", "rain100l_like"])
 
 

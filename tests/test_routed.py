@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.stats import multivariate_normal
 from skimage import data
 from test_trust import config, fake, same, tensors  # noqa: F401 (config is a fixture)
+from torch.distributions import MultivariateNormal
 
 from sstl.data.images import Photo
 from sstl.data.stream import PairedPart
@@ -84,8 +84,9 @@ def test_what_is_learned_is_the_ratio_of_the_likelihoods():
     rng = np.random.default_rng(2)
     photos, others, new = (rng.normal(0.3 * i, spread, (50, 4)) for i, spread in enumerate((2, 1, 1)))
     learned = discriminant(photos, others, shared=0.0, shrinkage=0.0)
-    one, other = (multivariate_normal(x.mean(axis=0), np.cov(x.T, bias=True)) for x in (photos, others))
-    np.testing.assert_allclose(learned(new), one.logpdf(new) - other.logpdf(new), rtol=1e-4)
+    classes = [[torch.from_numpy(x) for x in (own.mean(axis=0), np.cov(own.T, bias=True))] for own in (photos, others)]
+    one, other = (MultivariateNormal(*parts).log_prob(torch.from_numpy(new)).numpy() for parts in classes)
+    np.testing.assert_allclose(learned(new), one - other, rtol=1e-4)
     # Classes that share all of their covariance are told apart by a plane: Fisher's linear discriminant.
     plane = discriminant(photos, others, shared=1.0, shrinkage=0.0)
     np.testing.assert_allclose(plane.curvature, np.zeros((4, 4)), atol=1e-9)

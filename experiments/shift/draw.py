@@ -36,12 +36,12 @@ SIDE, SEED = 256, 20
 
 
 def gap_plot(cells: Cells) -> bytes:
-    """Draw what each trial recovers of the gap, in per cent, with intervals, if it ran wherever the default did."""
+    """Draw what each trial recovers of the gap, in per cent, with intervals, if it ran wherever the control did."""
     developed = set(reserved()["developed_on"])
     groups = {"developed on": developed, "untouched": {key[0] for key in cells} - developed}
     trials = sorted({key[2] for key in cells if key[1] == "joint"} - {"start", "oracle", *WRONG})
     pairs = {name: {t: gains_of(cells, list(group), ["joint"], t) for t in trials} for name, group in groups.items()}
-    whole = {name: {t: len(own) == len(of["default"]) for t, own in of.items()} for name, of in pairs.items()}
+    whole = {name: {t: len(own) == len(of["control"]) for t, own in of.items()} for name, of in pairs.items()}
     trials = [trial for trial in trials if any(of[trial] for of in whole.values())]
     found = {
         name: [shares(of[trial]) if whole[name][trial] else None for trial in trials] for name, of in pairs.items()

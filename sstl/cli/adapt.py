@@ -117,8 +117,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"report   {result.report}")
     if result.outcome.accepted is False and args.clean == "bundled":
         hint(
-            "a few bundled photographs are little to lay rain over; give --clean a folder of 20 clear photographs of your "
-            "own, or more"
+            "a few bundled photographs are little to lay rain over; give --clean a folder of your own clear ones,"
+            " 20 or more"
         )
     command = shlex.join(["sstl", "derain", str(args.photos), "-o", "OUT", "--weights", str(result.weights)])
     hint(f"open the report, then  {command}")

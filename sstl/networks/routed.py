@@ -106,7 +106,9 @@ def looks(images: Tensor) -> NDArray[np.float64]:
 
 
 class Discriminant(NamedTuple):
-    """What tells two classes apart: x is of the first where, of z = x - centre, z' curvature z + direction z + offset > 0.
+    """What tells two classes apart.
+
+    A sample x is of the first where z' curvature z + direction' z + offset > 0, with z = x - centre.
 
     Attributes:
         centre: (F,), halfway between the classes, so that single precision is enough.
