@@ -242,6 +242,29 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
     assert f"on {share:.0%} of the clean photographs" in page
 
 
+@pytest.mark.parametrize(
+    ("routed", "options"),
+    [(True, {}), (False, {"routed": False}), (False, {"gate": False}), (False, {"method": "mean_teacher"})],
+    ids=["by itself", "unless told not to", "nor unjudged", "nor by another method"],
+)
+def test_enough_clear_photographs_make_a_router(photos, dry, tmp_path, monkeypatch, routed, options):
+    seen: list[TrainConfig] = []
+
+    def noted(config: TrainConfig, **_: object) -> None:
+        seen.append(config)
+        raise Interrupted("seen", 2, resumable=False)
+
+    monkeypatch.setattr(adaptation, "train", noted)
+    with pytest.raises(Interrupted):
+        adapt(photos, tmp_path / "run", SOURCE, clean=dry, **options)
+    assert bool(seen[0].gate and seen[0].gate.others) == routed
+    assert (seen[0].method.options == adaptation.BOLD) == routed
+    next(dry.iterdir()).unlink()
+    with pytest.raises(Interrupted):
+        adapt(photos, tmp_path / "run", SOURCE, clean=dry, **options)
+    assert not (seen[1].gate and seen[1].gate.others)
+
+
 def test_a_router_without_photographs_or_a_judge_is_refused(photos, dry, tmp_path):
     for options in ({}, {"clean": photos}):
         with pytest.raises(ConfigError, match="at least 20 clear photographs"):
