@@ -80,23 +80,14 @@ class Trial:
         return (SOURCES if self.everywhere else SOURCES[:1]) + (PACKAGE,) * self.shipped
 
 
-# ``sstl adapt`` without clear photographs: one network, which must keep what it knew.
-CAUTIOUS: dict[str, Any] = {"method": "default", "rain": "matched", "share": MATCHED, "gate": True}
+# ``sstl adapt`` with clear photographs.
+DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, both=True, routed=True)
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
-    "default": Trial(
-        "default",
-        "matched",
-        share=None,
-        options=BOLD,
-        gate=True,
-        both=True,
-        routed=True,
-        everywhere=True,
-        shipped=True,
-    ),
-    "cautious": Trial(**CAUTIOUS, everywhere=True, shipped=True),
+    "default": replace(DEFAULT, everywhere=True, shipped=True),
+    # ``sstl adapt`` without them: one network, which must keep what it knew.
+    "cautious": Trial("default", "matched", share=MATCHED, gate=True, everywhere=True, shipped=True),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),
     "smoothed": Trial(rain="smooth", judged=True),
@@ -110,24 +101,26 @@ TRIALS = {
     "adabn": Trial("adabn", everywhere=True),
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
-    "with_veil": Trial(**CAUTIOUS, options={"veil": 1.0}),
-    "without_dry": Trial(**CAUTIOUS, options={"dry": 0.0}),
-    "without_rehearsal": Trial(**CAUTIOUS, options={"supervised": 0.0}),
-    "without_matching": Trial("default", gate=True, everywhere=True),
-    "without_transfer": Trial(**CAUTIOUS, options={"transfer": 0.0}),
+    "without_router": replace(DEFAULT, routed=False),
+    "without_both": replace(DEFAULT, both=False),
+    "without_matching": replace(DEFAULT, rain="", everywhere=True),
+    "without_transfer": replace(DEFAULT, options={**BOLD, "transfer": 0.0}),
+    "without_veil": replace(DEFAULT, options={**BOLD, "veil": 0.0}),
+    "without_dry": replace(DEFAULT, options={**BOLD, "dry": 0.0}),
+    "without_rehearsal": replace(DEFAULT, options={**BOLD, "supervised": 0.0}),
 }
 
 
 def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
     """Return the training of a cell: the same steps, crops and learning rate for all trials of a source."""
     rain = str(matched(domain)) if trial.rain == "matched" else None
-    share = trial.share
+    share = trial.share if trial.rain else 0.0
     if share is None:
         assert rain is not None
         photos = open_images(SourceConfig(str(domain.root / "photos")), "rainy")
         clean = open_images(SourceConfig("manifest.csv", split="train"), "clean")
         share = boldly_matched(source.path, photos, clean, rain, SEED)
-    parts = anchor(1 - share if trial.rain else 1.0)
+    parts = anchor(1 - share)
     if trial.rain in ("truth", "photos", "smooth"):
         parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=share),)
     elif trial.rain:
@@ -151,7 +144,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
 
 def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     """Return the gate of a cell."""
-    dry = str(domain.root / "held-out") if trial.both else "bundled"
+    dry = str(domain.root / "held-out") if trial.both or trial.routed else "bundled"
     paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
     beside = tuple(PairedPart(str(domain.root / "beside"), recipe=recipe, weight=0.5) for recipe in LIKE_SOURCES)
     others = (*anchor(), *beside, PairedPart(beside[0].path, recipe=MIST)) if trial.routed else ()

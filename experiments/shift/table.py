@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 LEAST_GAIN = 0.5  # dB of the oracle; cells below are shown, not pooled
 LEAST_CHECKPOINTS = 20  # of a domain, for its correlation to count
 DRAWS = 2000
-WITHOUT = ("dry", "matching", "rehearsal", "transfer")
-GATED = ("default", "cautious", "with_veil", *(f"without_{term}" for term in WITHOUT))
+WITHOUT = ("router", "both", "matching", "transfer", "veil", "dry", "rehearsal")
+GATED = ("default", "cautious", *(f"without_{term}" for term in WITHOUT))
 CLEAR, CLEAR_LOSS = 45.0, 0.1  # dB; clean photographs may lose so much, or stay so clear
 FAR = 4.0  # dB; where the oracle gains that much, the default is to gain 2
 Cells = dict[tuple[str, str, str], dict[str, Any]]
@@ -48,13 +48,12 @@ does not look like the photos (`gate.others`): streak transfer at its full weigh
 pairs, the less the start sees of the photos' rain, one in five dry; its router learns what other images look like from
 the source's own pairs, from 32 dry photographs and from mist without rain on these, and its gate judges on crops of 32
 others and on the rain that either the start or the judged network sees
-(`gate.both`). `cautious` is what `sstl adapt` does without such a folder: one network, which must keep what it knew.
-Of that, `with_veil` lays the
-photos' veil, too, and `without_...` are ablations; the other trials have no gate. Matching renders with the renderer
+(`gate.both`); `without_...` are its ablations. `cautious` is what `sstl adapt` does without such a folder: one network,
+which must keep what it knew. The other trials have no gate. Matching renders with the renderer
 that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
 streaks that it cannot render, so the others flatter it.
 Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong:
-so it was for the cells of `matched`, `cautious`, `with_veil` and `without_...`, which were measured before.
+so it was for the cells of `matched` and `cautious`, which were measured before.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
