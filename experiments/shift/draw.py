@@ -86,7 +86,7 @@ def rained_on(photograph: NDArray[np.uint8], recipe: Recipe, number: int) -> tup
 
 
 def pictures(work: Path) -> bytes:
-    """Draw photographs under the rain of the domains, before and after the default's adaptation of joint, where it was run."""
+    """Draw photographs under the rain of the domains where the default was run, before and after it adapted joint."""
     images = BundledImages()
     rows = {}
     for number, name in enumerate(SHOWN):
