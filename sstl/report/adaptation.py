@@ -201,26 +201,13 @@ def adapt(
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config)
     else:
-        rain = matched_rain(config, resume) if matched != 0 else None
-        if rain and matched is None:
-            there = (open_images(config.data.unpaired[0], "rainy"), open_images(config.data.paired[0], "clean"))
-            matched = boldly_matched(start, *there, rain, seed)
-        if rain and matched:
-            parts = replace(config.data.paired[0], weight=1 - matched), _rained_on(clean, "train", rain, matched)
-            config = replace(config, data=replace(config.data, paired=parts))
+        config = _with_matched_rain(config, matched, resume)
         if minutes is not None:
             began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
             steps = load_config(TrainConfig, began).steps if resume else steps_for(minutes, config)
             config = replace(config, steps=steps)
         if gate:
-            # Photographs that are not trained on: three of them could be learned by heart while others suffer. The rain
-            # is found by the shipped weights, because a start may be blind to the rain that it must learn.
-            judged, *others = (_rained_on(held_out, "dev", name) for name in (recipe, *known))
-            names = (recipe, *known)
-            apart = tuple(_rained_on(clean, "train", name) for name in names) if routed else ()
-            apart += (_rained_on(clean, "train", MIST, len(names) / 2),) * routed
-            judging = GateConfig(paired=(judged,), known=tuple(others), finder=DEFAULT, both=routed, others=apart)
-            config = replace(config, gate=judging)
+            config = replace(config, gate=_judged_on(held_out, (recipe, *known), clean if routed else None))
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
@@ -340,6 +327,36 @@ def boldly_matched(weights: str | Path, photos: ImageSource, clean: ImageSource,
     amount = mean_streak(load_recipe(rain), draw_crops(clean, LOOKED_AT, SIDE, seed), seed)
     crops = draw_crops(photos, LOOKED_AT, SIDE, seed)
     return round(BOLDLY_MATCHED * unseen(load_weights(weights).network, crops, amount), 2)
+
+
+def _with_matched_rain(config: TrainConfig, share: float | None, resume: bool) -> TrainConfig:
+    """Lay matched rain on a share of the clean photographs, by default that of ``boldly_matched``."""
+    if share == 0:
+        return config
+    rain, (clean,) = matched_rain(config, resume), config.data.paired
+    if share is None:
+        there = (open_images(config.data.unpaired[0], "rainy"), open_images(clean, "clean"))
+        share = boldly_matched(str(config.network.weights), *there, rain, config.seed)
+    parts = (replace(clean, weight=1 - share), replace(clean, recipe=rain, weight=share)) if share else (clean,)
+    return replace(config, data=replace(config.data, paired=parts))
+
+
+def _judged_on(held_out: str | Path, recipes: Sequence[str], routed: str | Path | None) -> GateConfig:
+    """Return a gate that judges on photographs that are not trained on: of three, a network may learn the photographs.
+
+    The rain is found by the shipped weights, because a start may be blind to the rain that it must learn.
+
+    Args:
+        held_out: those photographs.
+        recipes: the rain that is rehearsed, then more that must not be lost.
+        routed: clear photographs, if a router is to keep the start for others than the photos.
+    """
+    judged, *known = (_rained_on(held_out, "dev", recipe) for recipe in recipes)
+    others: list[PairedPart] = []
+    if routed is not None:
+        others = [_rained_on(routed, "train", recipe) for recipe in recipes]
+        others.append(_rained_on(routed, "train", MIST, len(recipes) / 2))
+    return GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT, both=bool(others), others=tuple(others))
 
 
 def _nothing_to_do(config: TrainConfig) -> Path:
