@@ -33,6 +33,7 @@ from sstl.methods.trust import (
     quality,
     rain_seen,
     restore,
+    standing,
     unseen,
 )
 from sstl.networks import load_weights, save_weights
@@ -123,6 +124,23 @@ def test_crowded_images_wear_the_streaks_of_two_photos():
 def test_an_exam_needs_as_many_pairs_as_photos(exam):
     with pytest.raises(SstlError, match="as many crops of photos as of pairs"):
         make_exam(exam.photos[:3], exam.streak[:3], exam.rehearsed, seed=0)
+
+
+def test_on_an_exam_of_other_rain_what_is_known_says_the_same_for_a_third_of_the_work(start, exam):
+    other = make_exam(exam.photos, exam.streak, exam.rehearsed, seed=1)
+    restored: list[int] = []
+
+    def counted(rainy):
+        restored.append(len(rainy))
+        return blur(rainy)
+
+    network = Removes(counted)
+    anew = Trust(start, other).judge(network)
+    everything = sum(restored)
+    known = standing(network, exam)
+    restored.clear()
+    assert Trust(start, exam).on(other).judge(network, None, known) == anew
+    assert sum(restored) == everything / 3 == 2 * COUNT
 
 
 def test_a_network_that_changes_nothing_measures_as_such(exam):

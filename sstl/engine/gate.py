@@ -12,7 +12,8 @@ import torch
 
 from sstl.data.stream import PairedStream, UnpairedStream
 from sstl.engine.config import TrainConfig
-from sstl.methods.trust import Exam, Harm, Judgement, Trust, make_exam, rain_seen
+from sstl.methods.exchange import rain_found
+from sstl.methods.trust import Exam, Harm, Judgement, Standing, Trust, make_exam, rain_seen, standing
 from sstl.networks import Network, load_weights, save_weights
 from sstl.networks.routed import Routed, latest, looks, reliability
 from sstl.ops.precision import resolve_precision
@@ -75,6 +76,7 @@ class Gate:
             self.seen = rain_seen(finder, self.photos)
             self.trust = Trust(self.start, self._exam(self.seen))
         self.best: dict[str, Any] | None = None
+        self.kept: tuple[Network, Standing] | None = None  # the best so far, where it is judged anew
         self.waited = 0
 
     def recall(self, log: list[dict[str, Any]]) -> None:
@@ -93,20 +95,20 @@ class Gate:
                 if self.admissible(self.trust.harm(self.whole(network))):
                     break
             most = self.best["gain"] if self.best else -math.inf
+            own = standing(network, self.trust.exam, self.whole(network))
             if self.gate.both:
-                seen = torch.maximum(self.seen, rain_seen(network, self.photos))
-                self.trust = Trust(self.start, self._exam(seen))
-                kept = load_weights(self.config.output / KEPT) if self.best else None
-                # A run that was killed between the file and its line in the log has kept this very network.
-                if self.best and kept and kept.info["step"] == self.best["step"]:
-                    most = self._judge(kept.network.to(self.device)).gain
-            judgement = self._judge(network)
+                seen = torch.maximum(self.seen, rain_found(self.photos, own.restored))
+                self.trust = self.trust.on(self._exam(seen))
+                if kept := self._best_so_far():
+                    most = self._judge(*kept).gain
+            judgement = self._judge(network, own)
         admissible = self.admissible(judgement)
         better = admissible and judgement.gain > most
         entry = {"step": step, "share": share, "admissible": admissible, "better": better, **asdict(judgement)}
         self._remember(entry)
         if better:
             save_weights(self.config.output / KEPT, network, {"step": step, "share": share})
+            self.kept = (copy.deepcopy(network), own) if self.gate.both else None
         network.load_state_dict(now)
         network.train(training)
         return entry
@@ -142,8 +144,18 @@ class Gate:
         self.shipped.adapted = network
         return self.shipped.eval()
 
-    def _judge(self, network: Network) -> Judgement:
-        judgement = self.trust.judge(network, self.whole(network))
+    def _best_so_far(self) -> tuple[Network, Standing] | None:
+        """Return the best network so far and what is known of it; of a resumed run it is in a file."""
+        if self.best and self.kept is None:
+            found = load_weights(self.config.output / KEPT)
+            # A run that was killed between the file and its line in the log has kept the network that is judged next.
+            if found.info["step"] == self.best["step"]:
+                network = found.network.to(self.device)
+                self.kept = network, standing(network, self.trust.exam, self.whole(network))
+        return self.kept
+
+    def _judge(self, network: Network, known: Standing) -> Judgement:
+        judgement = self.trust.judge(network, self.whole(network), known)
         share = 1.0 if self.routing is None else self.routing["photos"]
         return replace(judgement, gain=share * judgement.gain, error=share * judgement.error)
 

@@ -152,11 +152,36 @@ def restore(network: Network, rainy: Tensor) -> Restoration:
     )
 
 
-def measure(network: Network, exam: Exam, shipped: Network | None = None) -> Measures:
+@dataclass(frozen=True)
+class Standing:
+    """What is measured of a network whatever rain is found in the photos: kept where exams differ in that alone.
+
+    Attributes:
+        restored: the restored photos.
+        measures: all but ``found`` and ``cycle``, see ``measure``.
+    """
+
+    restored: Restoration
+    measures: Measures
+
+
+def standing(network: Network, exam: Exam, shipped: Network | None = None) -> Standing:
+    """Return what is measured of a network whatever rain is found in the photos; ``shipped`` is as in ``measure``."""
+    restored = restore(network, exam.photos)
+    mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
+    measures = {
+        **measure_harm(shipped or network, exam),
+        "mirror": luma_psnr(mirrored, restored.background),
+        **look(exam.photos, restored.background),
+    }
+    return Standing(restored, measures)
+
+
+def measure(network: Network, exam: Exam, shipped: Network | None = None, known: Standing | None = None) -> Measures:
     """Return what can be measured of a network on an exam, one value per crop.
 
     Where the network restores only the photos, because another takes the rest, ``shipped`` holds both; it is what
-    rehearsed and known rain and clean images are measured of.
+    rehearsed and known rain and clean images are measured of. What is ``known`` of the network is not measured again.
 
     - ``found``: luma PSNR on those pairs. Removing nothing, too little, too much or the texture fails.
     - ``rehearsed``, ``clean``: luma PSNR on the rehearsed pairs, and of clean images against themselves.
@@ -166,17 +191,15 @@ def measure(network: Network, exam: Exam, shipped: Network | None = None) -> Mea
     - ``mirror``: luma PSNR of the restoration of the mirror image, mirrored back, against the restoration: doubt.
     - the measures of ``look``.
     """
-    background = restore(network, exam.photos).background
+    known = known or standing(network, exam, shipped)
+    background = known.restored.background
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         again = lay_over(background, exam.streak.roll(1, 0), AGAIN, exam.rehearsed.key)
-    mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
     return {
-        **measure_harm(shipped or network, exam),
+        **known.measures,
         "found": luma_psnr(restore(network, exam.found.rainy).background, exam.found.clean),
         "cycle": luma_psnr(restore(network, _in_levels(again.rainy)).background, background),
-        "mirror": luma_psnr(mirrored, background),
-        **look(exam.photos, background),
     }
 
 
@@ -216,17 +239,22 @@ class Trust:
     another measure beside it hardly changes the order in domains that were left out; the others are shown.
     """
 
-    def __init__(self, start: Network, exam: Exam) -> None:
-        self.exam = exam
-        self.before = measure(start, exam)
+    def __init__(self, start: Network, exam: Exam, known: Standing | None = None) -> None:
+        self.start, self.exam = start, exam
+        self.known = known or standing(start, exam)
+        self.before = measure(start, exam, None, self.known)
+
+    def on(self, exam: Exam) -> Trust:
+        """Return the same on an exam that differs in the rain that was found, and in nothing else."""
+        return Trust(self.start, exam, self.known)
 
     def harm(self, network: Network) -> Harm:
         """Return what a network does worse where the truth is known, without judging the photos."""
         return self._harm(measure_harm(network, self.exam))
 
-    def judge(self, network: Network, shipped: Network | None = None) -> Judgement:
-        """Return what is to be said of a network; ``shipped`` is as in ``measure``."""
-        after = measure(network, self.exam, shipped)
+    def judge(self, network: Network, shipped: Network | None = None, known: Standing | None = None) -> Judgement:
+        """Return what is to be said of a network; ``shipped`` and ``known`` are as in ``measure``."""
+        after = measure(network, self.exam, shipped, known)
         gain, error = predict({name: after[name] - self.before[name] for name in after})
         means = {name: float(values.mean()) for name, values in after.items()}
         return Judgement(**vars(self._harm(after)), gain=gain, error=error, measures=means)
