@@ -73,7 +73,8 @@ def adaptation() -> str:
     better, same, worse = (votes[key] for key in ("first", "same", "second"))
     return f"""\
 Adapted without truth to rain that its start never met, in domains that no choice was made on, of what training with the
-truth gains is recovered by `sstl adapt` with clear photographs: {_recovered(cells, untouched, "default")};
+truth gains is recovered by `sstl adapt` from weights of one's own
+with clear photographs: {_recovered(cells, untouched, "default")};
 and without them, where one network must keep what it knew: {_recovered(cells, untouched, "cautious")}
 (the control, the same steps without the photos: {control:.0%} from `joint`;
 [all methods, all domains, by what settings](experiments/shift/README.md)).

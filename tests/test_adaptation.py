@@ -244,8 +244,14 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
 
 @pytest.mark.parametrize(
     ("routed", "options"),
-    [(True, {}), (False, {"routed": False}), (False, {"gate": False}), (False, {"method": "mean_teacher"})],
-    ids=["by itself", "unless told not to", "nor unjudged", "nor by another method"],
+    [
+        (True, {}),
+        (False, {"routed": False}),
+        (False, {"gate": False}),
+        (False, {"method": "mean_teacher"}),
+        (False, {"weights": "joint-tiny"}),
+    ],
+    ids=["by itself", "unless told not to", "nor unjudged", "nor by another method", "nor from the shipped weights"],
 )
 def test_enough_clear_photographs_make_a_router(photos, dry, tmp_path, monkeypatch, routed, options):
     seen: list[TrainConfig] = []
@@ -256,12 +262,12 @@ def test_enough_clear_photographs_make_a_router(photos, dry, tmp_path, monkeypat
 
     monkeypatch.setattr(adaptation, "train", noted)
     with pytest.raises(Interrupted):
-        adapt(photos, tmp_path / "run", SOURCE, clean=dry, **options)
+        adapt(photos, tmp_path / "run", clean=dry, **{"weights": SOURCE, **options})
     assert bool(seen[0].gate and seen[0].gate.others) == routed
     assert (seen[0].method.options == adaptation.BOLD) == routed
     next(dry.iterdir()).unlink()
     with pytest.raises(Interrupted):
-        adapt(photos, tmp_path / "run", SOURCE, clean=dry, **options)
+        adapt(photos, tmp_path / "run", clean=dry, **{"weights": SOURCE, **options})
     assert not (seen[1].gate and seen[1].gate.others)
 
 

@@ -39,8 +39,8 @@ SSTL_DATA=/path/to/data python experiments/shift            (hours; it goes on w
 
 All trials take the same steps from the same start, and all but the oracle see the same truth: the source's own pairs.
 `control` is the supervised branch alone; `any` and `matched` render beside it the wide prior, or the streaks that `sstl
-match` found in the photos; `oracle` has the photos' truth. `default` is what `sstl adapt` does with a folder of clear
-photographs, matched streaks, router and
+match` found in the photos; `oracle` has the photos' truth. `default` is what `sstl adapt` does from weights of
+one's own with a folder of clear photographs (from the shipped weights on `--routed`), matched streaks, router and
 gate included, by the settings of the suite: 200 steps at its higher rate on smaller crops, the source's own data
 rehearsed, and rain that the source itself finds, where `sstl adapt` lets the shipped weights find it. It holds nothing
 back, because the start goes on to restore what
@@ -48,9 +48,9 @@ does not look like the photos (`gate.others`): streak transfer at its full weigh
 pairs, the less the start sees of the photos' rain, one in five dry; its router learns what other images look like from
 the source's own pairs, from 32 dry photographs and from mist without rain on these, and its gate judges on crops of 32
 others and on the rain that either the start or the judged network sees
-(`gate.both`); `without_...` are its ablations. `cautious` is what `sstl adapt` does without such a folder: one network,
-which must keep what it knew. The other trials have no gate. Matching renders with the renderer
-that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
+(`gate.both`); `without_...` are its ablations. `cautious` is what `sstl adapt` does without such a folder, and from the
+shipped weights: one network, which must keep what it knew. The other trials have no gate. Matching renders with the
+renderer that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
 streaks that it cannot render, so the others flatter it.
 Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong:
 so it was for the cells of `matched` and `cautious`, which were measured before.

@@ -134,7 +134,8 @@ def adapt(
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
             learn the photographs. The method ``default`` then learns with the options ``BOLD``. By default, where that
-            method has a gate and so many photographs.
+            method has a gate and so many photographs, and the weights are not the shipped ones for general use: those
+            see much of most rain, and what they learned of it so boldly from real photos took thin bright things along.
         options: options of the method.
         learning_rate: of AdamW; a twentieth of a training's from scratch.
         seed: of everything random.
@@ -152,8 +153,9 @@ def adapt(
     # As it is written into the run's folder, which may be looked at from elsewhere.
     start = str(Path(weights).resolve()) if Path(weights).exists() else str(weights)
     check_folders(photos, output, clean, held_out)
+    general = weights in {f"joint-{size}" for size in get_args(Size)}
     if routed is None:
-        routed = method == "default" and gate and clear_photographs(clean) >= LEAST_CLEAN
+        routed = method == "default" and gate and not general and clear_photographs(clean) >= LEAST_CLEAN
     if routed:
         check_router(clean, gate)
         options = {**(BOLD if method == "default" else {}), **(options or {})}
@@ -190,7 +192,7 @@ def adapt(
     if matched is not None and not 0 <= matched <= 1:
         raise ConfigError(f"'matched' is {matched}; give a share between 0 and 1.")
     if known is None:
-        known = KNOWN if weights in {f"joint-{size}" for size in get_args(Size)} else ()
+        known = KNOWN if general else ()
     create_method(method, build_network(config.network), **config.method.options)
     for name in (recipe, *known):
         load_recipe(name)
