@@ -50,8 +50,8 @@ the source's own pairs, from 32 dry photographs and from mist without rain on th
 others and on the rain that either the start or the judged network sees
 (`gate.both`); `without_...` are its ablations. `cautious` is what `sstl adapt` does without such a folder, and from the
 shipped weights: one network, which must keep what it knew. The other trials have no gate. Matching renders with the
-renderer that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of `mixture`) has
-streaks that it cannot render, so the others flatter it.
+renderer that made the domains, whose recipes it must find within its prior; only `photographed` (and a part of
+`mixture`) has streaks that it cannot render, so the others flatter it.
 Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong:
 so it was for the cells of `matched` and `cautious`, which were measured before.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
