@@ -80,13 +80,13 @@ class Trial:
         return (SOURCES if self.everywhere else SOURCES[:1]) + (PACKAGE,) * self.shipped
 
 
-# ``sstl adapt`` with clear photographs.
+# ``sstl adapt`` from weights of one's own, with clear photographs.
 DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, both=True, routed=True)
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
     "default": replace(DEFAULT, everywhere=True, shipped=True),
-    # ``sstl adapt`` without them: one network, which must keep what it knew.
+    # ``sstl adapt`` without them, or from the shipped weights: one network, which must keep what it knew.
     "cautious": Trial("default", "matched", share=MATCHED, gate=True, everywhere=True, shipped=True),
     "streak_transfer": Trial("streak_transfer", judged=True),
     "collapsed": Trial(rain="photos", judged=True),

@@ -242,7 +242,7 @@ class Trust:
     def __init__(self, start: Network, exam: Exam, known: Standing | None = None) -> None:
         self.start, self.exam = start, exam
         self.known = known or standing(start, exam)
-        self.before = measure(start, exam, None, self.known)
+        self.before = measure(start, exam, known=self.known)
 
     def on(self, exam: Exam) -> Trust:
         """Return the same on an exam that differs in the rain that was found, and in nothing else."""
