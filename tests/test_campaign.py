@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,27 +13,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments" / 
 
 import sit
 from grow import grow
-from sit import PHASES, SHARES, SIZES, averaged, better, configuration, state
+from sit import BRANCHES, SHARES, SIZES, averaged, better, configuration, state
 
 from sstl.networks import create_network, load_weights, save_weights
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_sitting_trains_the_size_that_it_names_and_continues_from_what_ships(size):
-    for phase in PHASES:
-        config = configuration(size, phase, Path("start.safetensors"), Path("work"), 2)
+    for branch in BRANCHES:
+        config = configuration(size, branch, Path("start.safetensors"), Path("work"), 2)
         assert config.network.options["size"] == size
         assert config.network.weights == "start.safetensors"
-        assert (config.data.crop, config.batch_size) == (phase.crop, phase.batch)
-    assert configuration(size, PHASES[0], None, Path("work"), 1).network.weights is None
-    assert sum(phase.share for phase in PHASES) == pytest.approx(1)
+    assert configuration(size, "absolute", None, Path("work"), 1).network.weights is None
+
+
+def test_the_branches_of_a_sitting_differ_in_their_loss_and_in_their_rain():
+    one, other = (configuration("small", branch, None, Path("work"), 2) for branch in ("absolute", "squared"))
+    assert one.method.options.get("distance", "l1") == "l1"
+    assert other.method.options["distance"] == "mse"
+    assert len({config.seed for config in (one, other, configuration("small", "absolute", None, Path("w"), 3))}) == 3
+    assert replace(one, output=other.output, seed=other.seed, method=other.method) == other
 
 
 def test_tiny_learns_from_small_once_it_has_weights():
-    methods = [configuration("tiny", PHASES[0], None, Path("work"), sitting).method for sitting in (1, 2)]
+    methods = [configuration("tiny", "squared", None, Path("work"), sitting).method for sitting in (1, 2)]
     assert [method.name for method in methods] == ["supervised", "distillation"]
     assert methods[1].options["teacher"] == "joint-small"
-    assert configuration("small", PHASES[0], None, Path("work"), 2).method.name == "supervised"
+    assert configuration("small", "squared", None, Path("work"), 2).method.name == "supervised"
 
 
 def test_weights_ship_if_pairs_became_better_and_clean_photographs_stay_clear():
@@ -43,7 +50,7 @@ def test_weights_ship_if_pairs_became_better_and_clean_photographs_stay_clear():
     assert better({"light": 1.0, "heavy": 1.0, "clean": 41.0}, {})
 
 
-def test_the_best_share_of_a_sitting_is_kept(tmp_path, monkeypatch):
+def test_the_best_share_of_the_way_to_the_average_of_the_branches_is_kept(tmp_path, monkeypatch):
     def constant(value):
         network = create_network("joint", size="tiny")
         for parameter in network.parameters():
@@ -55,10 +62,12 @@ def test_the_best_share_of_a_sitting_is_kept(tmp_path, monkeypatch):
         return {"light": -((value - 2.5) ** 2), "clean": value}
 
     monkeypatch.setattr(sit, "scores", fake)
-    path, share = averaged(constant(2.0), constant(4.0), tmp_path)
+    path, share = averaged(constant(2.0), [constant(3.5), constant(4.5)], tmp_path)
     assert share == 0.25
     assert share in SHARES
     assert fake(path)["light"] == pytest.approx(0)
+    path, share = averaged(None, [constant(2.0), constant(3.0)], tmp_path)  # a first sitting has no start
+    assert (share, fake(path)["light"]) == (1.0, pytest.approx(0))
 
 
 def test_the_page_of_the_campaign_tells_each_sitting_and_the_next():

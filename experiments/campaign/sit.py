@@ -3,17 +3,18 @@
 SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
 
 A sitting is a warm restart from the weights in the package, if it has any (the first of base grows from small's), in
-two phases: a cosine cycle at small crops, then one at large crops, without which a network relies on the borders of its
-crops. What comes out is averaged with where it began, in the share that is best on development data. It is
-appended to log.json, and state.md says what the next sitting is; the weights in the package are replaced only if the
-mean over the development sets rose. A sitting that was killed goes on where it was when it is begun again.
+two branches of a cosine cycle each, which differ in their loss. Their ends are averaged, and that with where they
+began, in the share that is best on development data. It is appended to log.json, and state.md says what the next
+sitting is; the weights in the package are replaced only if the mean over the development sets rose. A sitting that was
+killed goes on where it was when it is begun again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,43 +42,38 @@ SIZES = ("tiny", "small", "base")
 TAUGHT = {  # from its second sitting on, beside the truth, what small makes of the pairs
     "tiny": ("method.name=distillation", "method.options.teacher=joint-small")
 }
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way from a sitting's start to its end
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way from a sitting's start to the average of its branches
 CLEAN = 40.0  # dB that clean photographs must keep
 DATA = "Rain100L, Rain100H (sample), Rain800, BSDS500 with rendered rain, Garg and Nayar's streaks"
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A cosine cycle: its share of the sitting's time, crops, rate and averaging."""
-
-    name: str
-    share: float
-    crop: int
-    batch: int
-    lr: float
-    ema_decay: float
-
-
-# Many small crops at a higher rate come first; at twice these rates, base's first sitting ended below its start. A
-# network learns to rely on the borders of its crops, the more the farther it sees: validation on whole images falls
-# through the first phase, and the second, at 256 pixels, has to win it back.
-PHASES = (Phase("cycle", 0.35, 192, 4, 5e-4, 0.999), Phase("finish", 0.65, 256, 2, 3e-4, 0.999))
+# The absolute error teaches heavy rain best, the squared one light rain and veils; the average of both networks keeps
+# most of either (model soups, Wortsman et al., ICML 2022).
+BRANCHES: dict[str, tuple[str, ...]] = {
+    "absolute": (),
+    "squared": ("method.options.distance=mse", "method.options.balance=0.001", "method.options.mask=0.001"),
+}
+# At smaller crops a network learns to rely on their borders, the more the farther it sees.
+CROP, BATCH, EMA_DECAY = 256, 2, 0.998
+RATES = {"tiny": 6e-4, "small": 3e-4, "base": 3e-4}  # at twice these, base ended below its start
 
 
-def configuration(size: str, phase: Phase, start: Path | None, work: Path, sitting: int) -> TrainConfig:
-    """Return a phase's training, its number of steps still that of the file."""
+def configuration(size: str, branch: str, start: Path | None, work: Path, sitting: int) -> TrainConfig:
+    """Return a branch's training, its number of steps still that of the file."""
     tree = to_tree(load_config(TrainConfig, HERE / "campaign.yaml"))
-    changed = [f"network.options.size={size}", *(TAUGHT.get(size, ()) if sitting > 1 else ())]
+    changed = [f"network.options.size={size}", *(TAUGHT.get(size, ()) if sitting > 1 else ()), *BRANCHES[branch]]
     config = from_tree(TrainConfig, with_overrides(tree, changed), where="campaign.yaml")
     return replace(
         config,
-        output=work / f"{size}-{sitting}-{phase.name}",
+        output=work / f"{size}-{sitting}-{branch}",
         network=replace(config.network, weights=str(start) if start else None),
-        data=replace(config.data, crop=phase.crop),
-        batch_size=phase.batch,
-        optimizer=replace(config.optimizer, lr=phase.lr),
-        ema_decay=phase.ema_decay,
-        seed=config.seed + 10 * sitting,
+        data=replace(config.data, crop=CROP),
+        batch_size=BATCH,
+        optimizer=replace(config.optimizer, lr=RATES[size]),
+        ema_decay=EMA_DECAY,
+        validation=None,
+        # Other crops and rains in every branch of every sitting.
+        seed=config.seed + 10 * sitting + list(BRANCHES).index(branch),
     )
 
 
@@ -93,15 +89,14 @@ def grown(size: str, work: Path) -> Path | None:
 
 
 def trained(config: TrainConfig, minutes: float) -> Path:
-    """Run a phase, or take it up, and return its folder."""
-    steps = config.output / "steps.txt"  # an interrupted phase keeps the number that was measured for it
+    """Run a branch, or take it up, and return its weights."""
+    steps = config.output / "steps.txt"  # an interrupted branch keeps the number that was measured for it
     if not steps.exists():
         count = steps_for(minutes, config, timed=60)
         steps.parent.mkdir(parents=True, exist_ok=True)
         steps.write_text(str(count))
     log = config.output / "log.jsonl"
-    train(replace(config, steps=int(steps.read_text())), resume=log.exists(), overwrite=not log.exists())
-    return config.output
+    return train(replace(config, steps=int(steps.read_text())), resume=log.exists(), overwrite=not log.exists())
 
 
 def scores(weights: Path) -> dict[str, float]:
@@ -116,13 +111,19 @@ def scores(weights: Path) -> dict[str, float]:
     return {**{name: round(one.results["it"]["psnr"].mean, 3) for name, one in found.items()}, "clean": round(harm, 2)}
 
 
-def averaged(start: Path, end: Path, work: Path) -> tuple[Path, float]:
-    """Return the best weights on the way from a sitting's start to its end, and their share of the way (WiSE-FT)."""
-    network, old, new = load_weights(end).network, *(load_weights(path).network.state_dict() for path in (start, end))
+def averaged(start: Path | None, ends: Sequence[Path], work: Path) -> tuple[Path, float]:
+    """Return the best weights on the way from a sitting's start to the average of its ends, and their share of it.
+
+    Without a start (a first sitting) the average itself; see WiSE-FT (Wortsman et al., CVPR 2022) for the way.
+    """
+    network, info = load_weights(ends[0]).network, load_weights(ends[0]).info
+    states = [load_weights(path).network.state_dict() for path in ends]
+    mean = {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+    old = mean if start is None else load_weights(start).network.state_dict()
     found: dict[float, Path] = {}
-    for share in SHARES:
-        network.load_state_dict({name: torch.lerp(old[name], value, share) for name, value in new.items()})
-        found[share] = save_weights(work / f"{end.parent.name}-{share:g}.safetensors", network, load_weights(end).info)
+    for share in SHARES if start else SHARES[:1]:
+        network.load_state_dict({name: torch.lerp(old[name], value, share) for name, value in mean.items()})
+        found[share] = save_weights(work / f"{ends[0].parent.name}-{share:g}.safetensors", network, info)
     share = max(found, key=lambda one: _mean(scores(found[one])))
     return found[share], share
 
@@ -141,21 +142,17 @@ def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
-    begun = start = shipped if shipped.exists() else grown(size, work)
-    seconds, share = 0.0, 1.0
-    for phase in PHASES:
-        config = configuration(size, phase, start, work, sitting)
-        folder = trained(config, minutes * phase.share)
-        # Validations during a cycle at small crops tell how much it relies on their borders: its end is handed on.
-        start = folder / ("best.safetensors" if phase is PHASES[-1] else "weights.safetensors")
-        seconds += max(line["seconds"] for line in read_log(config.output / "log.jsonl") if "seconds" in line)
-    assert start is not None
-    if begun is not None:
-        start, share = averaged(begun, start, work)
+    start = shipped if shipped.exists() else grown(size, work)
+    configs = [configuration(size, branch, start, work, sitting) for branch in BRANCHES]
+    ends = [trained(config, minutes / len(configs)) for config in configs]
+    clocks = [[line["seconds"] for line in read_log(end.parent / "log.jsonl") if "seconds" in line] for end in ends]
+    seconds = sum(map(max, clocks))
+    start, share = averaged(start, ends, work)
     before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
         "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
-        "shipped": better(after, before), "phases": [vars(phase) for phase in PHASES], "share": share,
+        "shipped": better(after, before), "branches": BRANCHES, "share": share,
+        "crop": CROP, "batch": BATCH, "rate": RATES[size], "steps": [load_weights(end).info["step"] for end in ends],
         "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}",
         "environment": environment(),
     }  # fmt: skip
