@@ -231,8 +231,10 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
     ]
     assert config.method.options == adaptation.BOLD
     # As in the suite: half of what the start does not see of the rain.
-    there = [open_images(SourceConfig(str(folder)), "rainy") for folder in (photos, dry)]
-    share = adaptation.boldly_matched(SOURCE, *there, tmp_path / "run" / "rain.yaml", 0)
+    rainy, clear = (open_images(SourceConfig(str(folder)), "rainy") for folder in (photos, dry))
+    light = adaptation.light_of(tmp_path / "run" / "rain.yaml", clear, 0)
+    share = adaptation.boldly_matched(SOURCE, rainy, light, 0)
+    assert config.gate.light == light
     assert 0 < share <= adaptation.BOLDLY_MATCHED
     assert [part.weight for part in config.data.paired] == [1 - share, share]
     assert (result.outcome.recognised, result.outcome.mistaken) == (0.9, 0.05)

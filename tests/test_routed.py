@@ -133,6 +133,23 @@ def test_reliability_is_measured_on_images_that_were_not_learned_from():
 # The choice
 
 
+def test_none_of_what_is_spared_is_taken_for_a_photo():
+    rng = np.random.default_rng(0)
+    photos, others = rng.normal(1, 1, (60, 3)), rng.normal(-1, 1, (60, 3))
+    plain, spared = discriminant(photos, others), rng.normal(0.5, 1, (20, 3))
+    assert (plain(spared) > 0).any()
+    moved = plain.sparing(spared)
+    assert not (moved(spared) > 0).any()
+    np.testing.assert_allclose(np.diff(moved(photos)), np.diff(plain(photos)))  # the border alone has moved
+    assert 0 < (moved(photos) > 0).mean() < (plain(photos) > 0).mean()
+    assert plain.sparing(spared[plain(spared) <= 0]) is plain
+    assert plain.sparing(spared[:0]) is plain
+    names = [str(i) for i in range(60)]
+    before, after = (reliability((photos, names), (others, names), images) for images in (None, spared))
+    assert after[0] < before[0]
+    assert after[1] <= before[1]
+
+
 def test_rain_is_recognised_on_a_photograph_that_was_not_learned_from(router):
     clean = crops(PHOTOGRAPHS[2])
     assert router.recognised(rained(clean, 3)).float().mean() >= 0.6

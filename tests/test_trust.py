@@ -16,7 +16,7 @@ from toy import train as train_toy
 
 from sstl.data import SourceConfig
 from sstl.data.stream import PairedPart
-from sstl.engine import DataConfig, GateConfig, MethodConfig, NetworkConfig, TrainConfig, read_log, train
+from sstl.engine import DataConfig, GateConfig, MethodConfig, NetworkConfig, TrainConfig, gate, read_log, train
 from sstl.errors import SstlError
 from sstl.methods import create_method
 from sstl.methods.exchange import crowded
@@ -318,6 +318,25 @@ def test_training_stops_when_it_gets_no_better(config, monkeypatch):
     assert [entry["step"] for entry in judgements(settings)] == [2, 4, 6]
     train(settings, resume=True)  # after an interruption of what comes behind the training
     assert [entry["step"] for entry in judgements(settings)] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("there", "share"), [(0.02, 1.0), (0.001, 0.8), (None, 1.0)])
+def test_what_finds_more_rain_than_there_is_is_taken_back(config, monkeypatch, there, share):
+    settings = config(gate={"light": there}, steps=2)
+    fake(monkeypatch, [1.0])
+    found = iter([0.01, 0.024, 0.013, 0.012])  # by the finder, which may see more than was estimated; then by shares
+    monkeypatch.setattr(gate, "rain_seen", lambda _, photos: torch.full_like(photos[:, :1], next(found)))
+    monkeypatch.setattr(gate, "rain_found", lambda photos, _: torch.full_like(photos[:, :1], 0.012))
+    train(settings)
+    (entry,) = judgements(settings)
+    assert (entry["share"], entry["admissible"], entry["light"]) == (share, True, pytest.approx(0.012))
+
+
+def test_what_finds_more_rain_than_there_is_whatever_its_share_is_not_kept(config, monkeypatch):
+    settings = config(gate={"light": 0.001}, steps=2)
+    fake(monkeypatch, [1.0])
+    monkeypatch.setattr(gate, "rain_found", lambda photos, _: torch.ones_like(photos[:, :1]))
+    assert same(tensors(train(settings)), tensors(settings.network.weights))
 
 
 def test_what_forgets_too_much_is_taken_back_towards_the_start(config, monkeypatch):

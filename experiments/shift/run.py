@@ -31,7 +31,7 @@ from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation import BOLD, KNOWN, MATCHED, MIST, boldly_matched
+from sstl.report.adaptation import BOLD, KNOWN, MATCHED, MIST, boldly_matched, light_of
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -113,13 +113,16 @@ TRIALS = {
 
 def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
     """Return the training of a cell: the same steps, crops and learning rate for all trials of a source."""
-    rain = str(matched(domain)) if trial.rain == "matched" else None
+    rain, light = None, None
     share = trial.share if trial.rain else 0.0
+    if trial.rain == "matched":
+        rain = str(matched(domain))
+        light = light_of(rain, open_images(SourceConfig("manifest.csv", split="train"), "clean"), SEED)
     if share is None:
-        assert rain is not None
-        photos = open_images(SourceConfig(str(domain.root / "photos")), "rainy")
-        clean = open_images(SourceConfig("manifest.csv", split="train"), "clean")
-        share = boldly_matched(source.path, photos, clean, rain, SEED)
+        assert light is not None
+        share = boldly_matched(
+            source.path, open_images(SourceConfig(str(domain.root / "photos")), "rainy"), light, SEED
+        )
     parts = anchor(1 - share)
     if trial.rain in ("truth", "photos", "smooth"):
         parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=share),)
@@ -134,7 +137,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=source.batch,
         ema_decay=0.97,
-        gate=gate(domain, source, trial) if trial.gate else None,
+        gate=replace(gate(domain, source, trial), light=light) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
@@ -204,7 +207,7 @@ def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     for part in settings["data"]["paired"] + judged["paired"] + judged["known"] + judged["others"]:
         if part["streaks_of"] == "images":
             del part["streaks_of"]
-    for key in ("known", "both", "others"):
+    for key in ("known", "both", "others", "light"):
         if not judged.get(key):
             judged.pop(key, None)
     tree = [settings, recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]

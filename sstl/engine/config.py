@@ -135,6 +135,8 @@ class GateConfig:
             restore: what is kept is a ``routed`` network, which tells the photos from them by their look. Rain that was
             made like the photos' must not be among them, mist without rain should. With none, the adapted network
             restores every image.
+        light: mean of the streaks in the photos, in [0, 1], as ``sstl.rain.match`` estimates it without a network. None
+            that finds much more than that, and than the finder, is kept: it takes other things for rain.
         forgetting: loss of luma PSNR that is accepted, in dB: on the rehearsed pairs, and on each part of ``known``.
         least: predicted gain below which the start is kept, in dB, however sure.
     """
@@ -148,6 +150,7 @@ class GateConfig:
     finder: str | None = None
     both: bool = False
     others: tuple[PairedPart, ...] = ()
+    light: float | None = None
     forgetting: float = 0.3
     least: float = 0.05
 

@@ -22,6 +22,7 @@ SEED = 7_919  # the gate's crops are not those of the first training steps
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
 KNOWN_CROPS = 8  # of each part of ``known``: differences on one crop are far smaller than between crops
 ROUTED_PHOTOS, ROUTED_PAIRS = 192, 288  # crops that a router learns from: of the photos, and of other pairs
+EXCESS = 1.25  # times as much rain as there is may be found: both are estimates
 KEPT = "kept.safetensors"
 
 
@@ -41,7 +42,11 @@ class Gate:
 
     With ``config.gate.others`` two networks are kept: the adapted one for images that look like the photos, and the
     start for the rest (``Routed``). Harm is measured of the two together, so that what the start goes on to restore
-    does not hold the other back; and of a gain counts the share of the photos that is recognised.
+    does not hold the other back; none of the clear photographs that are judged on is taken for a photo; and of a gain
+    counts the share of the photos that is recognised.
+
+    Nor is a network admissible that finds much more rain in the photos than there is (``config.gate.light``): judged on
+    what it finds itself, a network that takes thin bright things for rain would look the better for it.
 
     Args:
         config: the run; its start is what ``config.network.weights`` names.
@@ -75,6 +80,8 @@ class Gate:
         with self.arithmetic():
             self.seen = rain_seen(finder, self.photos)
             self.trust = Trust(self.start, self._exam(self.seen))
+        light = self.gate.light
+        self.most = math.inf if light is None else EXCESS * max(light, float(self.seen.mean()))
         self.best: dict[str, Any] | None = None
         self.kept: tuple[Network, Standing] | None = None  # the best so far, where it is judged anew
         self.waited = 0
@@ -92,19 +99,22 @@ class Gate:
         with self.arithmetic():
             for share in _SHARES:
                 network.load_state_dict(self._between(now, share))
-                if self.admissible(self.trust.harm(self.whole(network))):
+                if self.admissible(self.trust.harm(self.whole(network)), self._light(network)):
                     break
             most = self.best["gain"] if self.best else -math.inf
             own = standing(network, self.trust.exam, self.whole(network))
+            found = rain_found(self.photos, own.restored)
             if self.gate.both:
-                seen = torch.maximum(self.seen, rain_found(self.photos, own.restored))
+                seen = torch.maximum(self.seen, found)
                 self.trust = self.trust.on(self._exam(seen))
                 if kept := self._best_so_far():
                     most = self._judge(*kept).gain
             judgement = self._judge(network, own)
-        admissible = self.admissible(judgement)
+        light = float(found.mean())
+        admissible = self.admissible(judgement, light)
         better = admissible and judgement.gain > most
-        entry = {"step": step, "share": share, "admissible": admissible, "better": better, **asdict(judgement)}
+        entry = {"step": step, "share": share, "admissible": admissible, "better": better, "light": light}
+        entry |= asdict(judgement)
         self._remember(entry)
         if better:
             save_weights(self.config.output / KEPT, network, {"step": step, "share": share})
@@ -113,9 +123,9 @@ class Gate:
         network.train(training)
         return entry
 
-    def admissible(self, harm: Harm) -> bool:
-        """Whether a network forgets and harms as little as it must."""
-        return harm.forgotten <= self.gate.forgetting and harm.harmless
+    def admissible(self, harm: Harm, light: float) -> bool:
+        """Whether a network forgets and harms as little as it must, and finds no more ``light`` than there is."""
+        return harm.forgotten <= self.gate.forgetting and harm.harmless and light <= self.most
 
     @property
     def tired(self) -> bool:
@@ -144,6 +154,10 @@ class Gate:
         self.shipped.adapted = network
         return self.shipped.eval()
 
+    def _light(self, network: Network) -> float:
+        """The mean of the streaks that a network finds in the photos, where that is limited."""
+        return 0.0 if self.gate.light is None else float(rain_seen(network, self.photos).mean())
+
     def _best_so_far(self) -> tuple[Network, Standing] | None:
         """Return the best network so far and what is known of it; of a resumed run it is in a file."""
         if self.best and self.kept is None:
@@ -166,8 +180,9 @@ class Gate:
         photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[range(first, first + ROUTED_PHOTOS)]
         paired = PairedStream(self.gate.others, side, seed, data.root, 0)[range(first, first + ROUTED_PAIRS)]
         seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
-        router.learn(seen, others)
-        shares = reliability((seen, photos.key), (others, paired.key * 2))
+        clear = looks(self.rehearsed.clean)
+        router.learn(seen, others, clear)
+        shares = reliability((seen, photos.key), (others, paired.key * 2), clear)
         return dict(zip(("photos", "others"), shares, strict=True))
 
     def _remember(self, entry: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ _BATCH = 16  # images whose appearance is computed at once, which takes many tim
 # There are about as many features as samples: a class's covariance is moved towards that of both, and both towards
 # uncorrelated features.
 _SHARED, _SHRINKAGE = 0.6, 0.1
+_MARGIN = 0.1  # of the log odds by which what is spared is spared: those of one image vary a little with its batch
 
 
 class Routed(Network):
@@ -57,9 +58,17 @@ class Routed(Network):
             self.register_buffer(name, torch.zeros(shape))
         self.fixed: bool | None = None
 
-    def learn(self, photos: NDArray[np.float64], others: NDArray[np.float64]) -> None:
-        """Learn to tell the photos of an adaptation from other images by their ``looks``, (N, F) and (M, F)."""
-        for name, values in discriminant(photos, others)._asdict().items():
+    def learn(
+        self, photos: NDArray[np.float64], others: NDArray[np.float64], spared: NDArray[np.float64] | None = None
+    ) -> None:
+        """Learn to tell the photos of an adaptation from other images by their ``looks``, (N, F) and (M, F).
+
+        Args:
+            photos, others: what is learned from.
+            spared: looks of images none of which may be taken for photos; see ``Discriminant.sparing``.
+        """
+        learned = discriminant(photos, others)
+        for name, values in (learned if spared is None else learned.sparing(spared))._asdict().items():
             getattr(self, name).copy_(torch.as_tensor(values))
 
     def recognised(self, images: Tensor) -> Tensor:
@@ -127,6 +136,14 @@ class Discriminant(NamedTuple):
         z = x - self.centre
         return np.asarray(((z @ self.curvature) * z).sum(axis=1) + z @ self.direction + self.offset)
 
+    def sparing(self, others: NDArray[np.float64]) -> Discriminant:
+        """Return the same with its border moved just far enough that none of ``others``, (M, F), is of the first class.
+
+        A photo that is not recognised is restored as before; a clear photograph that is taken for one loses light.
+        """
+        worst = float(self(others).max(initial=-np.inf))
+        return self._replace(offset=self.offset - worst - _MARGIN) if worst > 0 else self
+
 
 def discriminant(
     photos: NDArray[np.float64],
@@ -167,10 +184,11 @@ Named = tuple[NDArray[np.float64], Sequence[str]]
 """The looks of images, (N, F), and the name of each; one name may stand for several."""
 
 
-def reliability(photos: Named, others: Named) -> tuple[float, float]:
+def reliability(photos: Named, others: Named, spared: NDArray[np.float64] | None = None) -> tuple[float, float]:
     """Return the shares of the photos and of the others that are taken for photos by a router that saw other ones.
 
-    Each half of the images, by their names, is judged by what was learned from the other half.
+    Each half of the images, by their names, is judged by what was learned from the other half; ``spared`` is as in
+    ``Routed.learn``.
     """
     features = [photos[0], others[0]]
     second = [_second_half(names) for _, names in (photos, others)]
@@ -178,6 +196,7 @@ def reliability(photos: Named, others: Named) -> tuple[float, float]:
     for held in (False, True):
         shown = [x[half != held] for x, half in zip(features, second, strict=True)]
         learned = discriminant(*shown)
+        learned = learned if spared is None else learned.sparing(spared)
         for said, x, half in zip(taken, features, second, strict=True):
             said[half == held] = learned(x[half == held]) > 0
     return float(taken[0].mean()), float(taken[1].mean())

@@ -203,13 +203,14 @@ def adapt(
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config)
     else:
-        config = _with_matched_rain(config, matched, resume)
+        config, light = _with_matched_rain(config, matched, resume)
         if minutes is not None:
             began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
             steps = load_config(TrainConfig, began).steps if resume else steps_for(minutes, config)
             config = replace(config, steps=steps)
         if gate:
-            config = replace(config, gate=_judged_on(held_out, (recipe, *known), clean if routed else None))
+            judged = _judged_on(held_out, (recipe, *known), clean if routed else None)
+            config = replace(config, gate=replace(judged, light=light))
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
@@ -313,7 +314,18 @@ def matched_rain(config: TrainConfig, resume: bool = False) -> str:
     return str(path)
 
 
-def boldly_matched(weights: str | Path, photos: ImageSource, clean: ImageSource, rain: str | Path, seed: int) -> float:
+def light_of(rain: str | Path, clean: ImageSource, seed: int) -> float:
+    """Return the mean streak of a recipe of matched rain, in [0, 1]: as much as there is in the photos.
+
+    Args:
+        rain: the recipe.
+        clean: images to render it on.
+        seed: of the crops that are rendered on.
+    """
+    return mean_streak(load_recipe(rain), draw_crops(clean, LOOKED_AT, SIDE, seed), seed)
+
+
+def boldly_matched(weights: str | Path, photos: ImageSource, light: float, seed: int) -> float:
     """Return the share of clean images that is to wear matched rain where a router keeps the start, in [0, 1].
 
     ``BOLDLY_MATCHED`` of what the start does not see of the photos' rain. What it sees is transferred, and the photos'
@@ -322,25 +334,27 @@ def boldly_matched(weights: str | Path, photos: ImageSource, clean: ImageSource,
     Args:
         weights: the start.
         photos: the rainy photos.
-        clean: images to render the matched rain on, to see how strong it is.
-        rain: its recipe.
+        light: see ``light_of``.
         seed: of the crops that are looked at.
     """
-    amount = mean_streak(load_recipe(rain), draw_crops(clean, LOOKED_AT, SIDE, seed), seed)
     crops = draw_crops(photos, LOOKED_AT, SIDE, seed)
-    return round(BOLDLY_MATCHED * unseen(load_weights(weights).network, crops, amount), 2)
+    return round(BOLDLY_MATCHED * unseen(load_weights(weights).network, crops, light), 2)
 
 
-def _with_matched_rain(config: TrainConfig, share: float | None, resume: bool) -> TrainConfig:
-    """Lay matched rain on a share of the clean photographs, by default that of ``boldly_matched``."""
+def _with_matched_rain(config: TrainConfig, share: float | None, resume: bool) -> tuple[TrainConfig, float | None]:
+    """Lay matched rain on a share of the clean photographs, by default that of ``boldly_matched``.
+
+    Returns the run and how much of that rain there is, see ``light_of``; None if nothing is matched.
+    """
     if share == 0:
-        return config
+        return config, None
     rain, (clean,) = matched_rain(config, resume), config.data.paired
+    light = light_of(rain, open_images(clean, "clean"), config.seed)
     if share is None:
-        there = (open_images(config.data.unpaired[0], "rainy"), open_images(clean, "clean"))
-        share = boldly_matched(str(config.network.weights), *there, rain, config.seed)
+        photos = open_images(config.data.unpaired[0], "rainy")
+        share = boldly_matched(str(config.network.weights), photos, light, config.seed)
     parts = (replace(clean, weight=1 - share), replace(clean, recipe=rain, weight=share)) if share else (clean,)
-    return replace(config, data=replace(config.data, paired=parts))
+    return replace(config, data=replace(config.data, paired=parts)), light
 
 
 def _judged_on(held_out: str | Path, recipes: Sequence[str], routed: str | Path | None) -> GateConfig:
