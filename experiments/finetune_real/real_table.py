@@ -15,6 +15,7 @@ RUNS = {
     "results-voted": "The run that was voted on, from the weights shipped then",
     "results-rate-1e-4": "At twice the rate, 1e-4, as `sstl adapt` went before, from the weights shipped then",
     "results-many": "`--many`: rain over the manifest's clean photographs instead of a few bundled ones",
+    "results-many-routed": "`--many --routed`: and the start kept beside what is adapted",
     "results-veil-1-ungated": "`--options veil=1 --no-gate`: the veil over the bundled few, judged by nobody",
 }
 MEASURES = {
@@ -36,7 +37,7 @@ on the real development photos (no truth), on development pairs and on clean pho
 page.
 
 ```text
-SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [--many] [--options veil=1 --no-gate]
+SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [--many [--routed]] [--options veil=1 --no-gate]
 ```
 """
 LESSON = """

@@ -1,13 +1,13 @@
 """Adapt the shipped weights to real rainy photos without truth, and score the photos that were held out.
 
-SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--options KEY=VALUE ...] [--many] [--no-gate]
+SSTL_DATA=/path/to/data python experiments/finetune_real/run.py [FOLDER] [--many [--routed]] [--options KEY=VALUE ...]
 
-Adapts to the manifest's real training photos by ``sstl adapt`` as it is (with ``--many``, rain is laid over the
-manifest's clean training photographs and judged on its development ones, instead of over the bundled few), and
-measures the weights before and after on its real development photos (no truth: NIQE, leftover, leakage,
-directionality, doubt), on clean photographs and on the development pairs of the synthetic sets. Writes results.json,
-or with options results-OPTION.json; the restored photos
-stay in FOLDER, for ``sstl compare --blind FOLDER/before FOLDER/after``.
+Adapts to the manifest's real training photos by ``sstl adapt`` as it is, and measures the weights before and after on
+its real development photos (no truth: NIQE, leftover, leakage, directionality, doubt), on clean photographs and on the
+development pairs of the synthetic sets. With ``--many``, rain is laid over the manifest's clean training photographs
+and judged on its development ones, instead of over the bundled few; with ``--routed`` besides, the start is kept for
+what does not look like the photos; with ``--no-gate`` nothing is judged. Writes results.json, or with options
+results-OPTION.json; the restored photos stay in FOLDER, for ``sstl compare --blind FOLDER/before FOLDER/after``.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/finetune_real"))
     parser.add_argument("--options", metavar="KEY=VALUE", nargs="+", default=(), help="of the default method")
     parser.add_argument("--many", action="store_true", help="rain on the manifest's clean photographs")
+    parser.add_argument("--routed", action="store_true", help="keep the start beside what is adapted; needs --many")
     parser.add_argument("--no-gate", action="store_true", help="keep the last weights, whatever is judged")
     args = parser.parse_args()
     folder = args.folder.resolve()
@@ -101,7 +102,10 @@ def main() -> None:
     chosen = with_overrides({}, args.options)
     sides = {"clean": "train", "held_out": "dev"} if args.many else {}
     clean: Any = {name: linked(photos(split, "clean"), folder / name) for name, split in sides.items()}
-    result = adapt(train, folder / "run", options=chosen, gate=not args.no_gate, seed=SEED, overwrite=True, **clean)
+    result = adapt(
+        train, folder / "run", options=chosen, gate=not args.no_gate, routed=args.routed or None, seed=SEED,
+        overwrite=True, **clean,
+    )  # fmt: skip
     minutes, processor = (time.perf_counter() - started) / 60, (time.process_time() - used) / 60
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     weights: dict[str, Callable[[], Restorer]] = {"before": load, "after": lambda: load(result.weights)}
@@ -118,7 +122,8 @@ def main() -> None:
         "minutes": round(minutes, 2), "processor_minutes": round(processor, 2), "peak_gib": round(peak, 2),
         "environment": environment(),
     }  # fmt: skip
-    changed = "-many" * args.many + "".join(f"-{option}" for option in args.options) + "-ungated" * args.no_gate
+    given = {"many": args.many, "routed": args.routed, **dict.fromkeys(args.options, True), "ungated": args.no_gate}
+    changed = "".join(f"-{name}" for name, there in given.items() if there)
     write_atomic(RESULTS.with_stem(f"results{changed}".replace("=", "-")), json.dumps(results, indent=1) + "\n")
     print(json.dumps({key: results[key] for key in ("outcome", "before", "after", "minutes", "peak_gib")}, indent=1))
     print(f"next: sstl compare --blind {folder / 'before'} {folder / 'after'}")
