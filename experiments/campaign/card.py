@@ -68,6 +68,7 @@ def backgrounds(name: str, split: str) -> int:
 def card(size: str, log: list[dict[str, Any]]) -> str:
     """Return the card of a size from the log's last shipped sitting."""
     own = [entry for entry in log if entry["size"] == size and entry["shipped"]]
+    own = own[max((i for i, entry in enumerate(own) if entry.get("anew")), default=0) :]  # the others are no part of it
     last = own[-1]
     path = SHIPPED / f"joint-{size}.safetensors"
     info, parameters = read_info(path)["info"], sum(t.numel() for t in load(path).network.parameters())

@@ -1,9 +1,9 @@
 """One sitting of the campaign: train shipped weights further, and ship what is better on development data.
 
-SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--work FOLDER]
+SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--grow] [--work FOLDER]
 
-A sitting is a warm restart from the weights in the package, if it has any (the first of base grows from small's), in
-two branches of a cosine cycle each, which differ in their loss. Their ends are averaged, and that with where they
+A sitting is a warm restart from the weights in the package (with ``--grow``, from what the next smaller size's
+compute), in two branches of a cosine cycle each, which differ in their loss. Their ends are averaged, and that with where they
 began, in the share that is best on development data. It is appended to log.json, and state.md says what the next
 sitting is; the weights in the package are replaced only if the mean over the development sets rose. A sitting that was
 killed goes on where it was when it is begun again.
@@ -78,7 +78,7 @@ def configuration(size: str, branch: str, start: Path | None, work: Path, sittin
 
 
 def grown(size: str, work: Path) -> Path | None:
-    """Return weights for a first sitting, grown from a smaller size's; None where it begins from nothing."""
+    """Return weights grown from what ships of a smaller size; None of a size that begins from nothing."""
     if size not in GROWN:
         return None
     torch.manual_seed(0)
@@ -137,12 +137,20 @@ def better(new: dict[str, float], old: dict[str, float]) -> bool:
     return (not old or _mean(new) > _mean(old)) and new["clean"] >= CLEAN
 
 
-def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]:
-    """Train, compare, ship what is better, and return what goes into the log."""
+def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = False) -> dict[str, Any]:
+    """Train, compare, ship what is better, and return what goes into the log.
+
+    Args:
+        size: of ``joint``.
+        minutes: of training.
+        work: a folder to train in.
+        note: what else the log is to say.
+        anew: begin with what the next smaller size's weights compute, and not where the last sitting ended.
+    """
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
-    start = shipped if shipped.exists() else grown(size, work)
+    start = grown(size, work) if anew or not shipped.exists() else shipped
     configs = [configuration(size, branch, start, work, sitting) for branch in BRANCHES]
     ends = [trained(config, minutes / len(configs)) for config in configs]
     clocks = [[line["seconds"] for line in read_log(end.parent / "log.jsonl") if "seconds" in line] for end in ends]
@@ -150,14 +158,14 @@ def sit(size: str, minutes: float, work: Path, note: str = "") -> dict[str, Any]
     start, share = averaged(start, ends, work)
     before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
-        "size": size, "sitting": sitting, "minutes": round(seconds / 60, 1), "before": before, "after": after,
+        "size": size, "sitting": sitting, "anew": anew, "minutes": round(seconds / 60, 1), "before": before, "after": after,
         "shipped": better(after, before), "branches": BRANCHES, "share": share,
         "crop": CROP, "batch": BATCH, "rate": RATES[size], "steps": [load_weights(end).info["step"] for end in ends],
-        "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}",
+        "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}" + " --grow" * anew,
         "environment": environment(),
     }  # fmt: skip
     if entry["shipped"]:
-        earlier = load_weights(shipped).info if shipped.exists() else {}
+        earlier = load_weights(shipped).info if shipped.exists() and not anew else {}
         info = {
             **load_weights(start).info,
             "minutes": round(earlier.get("minutes", 0) + entry["minutes"], 1),
@@ -198,9 +206,12 @@ def main() -> None:
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--minutes", type=float, required=True, help="of training; scoring comes on top")
     parser.add_argument("--work", type=Path, default=Path("runs/campaign"))
+    parser.add_argument("--grow", action="store_true", help="begin with what the next smaller size's weights compute")
     parser.add_argument("--note", default="", help="what else the log is to say of this sitting")
     args = parser.parse_args()
-    entry = sit(args.size, args.minutes, args.work.resolve(), args.note)
+    if args.grow and args.size not in GROWN:
+        parser.error(f"{args.size} grows from no smaller size; leave out --grow.")
+    entry = sit(args.size, args.minutes, args.work.resolve(), args.note, args.grow)
     print(json.dumps({key: entry[key] for key in ("minutes", "before", "after", "shipped")}, indent=1))
     print(
         f"wrote {LOG} and {HERE / 'state.md'}; next: commit them"
