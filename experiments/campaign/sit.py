@@ -3,10 +3,10 @@
 SSTL_DATA=/path/to/data python experiments/campaign/sit.py SIZE --minutes M [--grow] [--work FOLDER]
 
 A sitting is a warm restart from the weights in the package (with ``--grow``, from what the next smaller size's
-compute), in two branches of a cosine cycle each, which differ in their loss. Their ends are averaged, and that with where they
-began, in the share that is best on development data. It is appended to log.json, and state.md says what the next
-sitting is; the weights in the package are replaced only if the mean over the development sets rose. A sitting that was
-killed goes on where it was when it is begun again.
+compute), in two branches of a cosine cycle each, which differ in their loss. Their ends are averaged, and that with
+where they began, in the share that is best on development data. It is appended to log.json, and state.md says what the
+next sitting is; the weights in the package are replaced only if the mean over the development sets rose. A sitting that
+was killed goes on where it was when it is begun again.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = Fals
     start, share = averaged(start, ends, work)
     before, after = scores(shipped) if shipped.exists() else {}, scores(start)
     entry = {
-        "size": size, "sitting": sitting, "anew": anew, "minutes": round(seconds / 60, 1), "before": before, "after": after,
+        "size": size, "sitting": sitting, "anew": anew, "minutes": round(seconds / 60, 1),
+        "before": before, "after": after,
         "shipped": better(after, before), "branches": BRANCHES, "share": share,
         "crop": CROP, "batch": BATCH, "rate": RATES[size], "steps": [load_weights(end).info["step"] for end in ends],
         "note": note, "command": f"python experiments/campaign/sit.py {size} --minutes {minutes:g}" + " --grow" * anew,
