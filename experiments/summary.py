@@ -102,16 +102,18 @@ def _recovered(cells: Cells, domains: list[str], trial: str) -> str:
 
 
 def _about(name: str, found: dict[str, Any]) -> str:
-    clean, machine = found["clean photographs"], found["environment"]
+    clean = found["clean photographs"]
     clear, harm = f"{clean['mean']:.1f} dB RGB against themselves", f"{clean['count']} images, each capped at 60"
-    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    speed = f"{found['milliseconds_481x321']:.0f} ms by {threads}, {machine['precision']}"
+    measured = json.loads((ROOT / "experiments/benchmarks/speed.json").read_text())
+    (fast,) = (one for one in measured["networks"] if one["name"] == name.replace("-", " "))
+    speed = f"{1000 * fast['seconds']:.0f} ms by {measured['environment']['threads']} threads, {fast['precision']}"
     results = f"[results](experiments/first-run/scores-{name}.json)"
     smaller = GROWN.get(name.removeprefix("joint-"))
     grown = f" on top of those of `joint-{smaller}`, from which it was grown" if smaller else ""
     return (
-        f"- `{name}`: clean photographs as input, {clear} ({harm});\n  one 481×321 image, {speed}; trained for\n"
-        f"  {found['weights']['minutes']:.0f} minutes{grown}, on two cores without a GPU ({results})."
+        f"- `{name}`: clean photographs as input, {clear} ({harm});\n  one 481×321 image, {speed}\n"
+        f"  ([speed](experiments/benchmarks/speed.md)); trained for "
+        f"{found['weights']['minutes']:.0f} minutes{grown}, on two cores without a GPU ({results})."
     )
 
 

@@ -59,6 +59,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "Loss": {
         "all pixels alike": ["method.options.balance=null"],
         "balance 0.01": ["method.options.balance=0.01"],
+        "squared": ["method.options.distance=mse", "method.options.balance=0.001", "method.options.mask=0.001"],
         "charbonnier": ["method.options.distance=charbonnier"],
         "ssim": ["method.options.distance=ssim"],
         "edges beside": ["method.options.edge=0.05"],

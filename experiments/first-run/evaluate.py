@@ -1,4 +1,4 @@
-"""Score shipped weights on the development data: pairs, rendered heavy rain, clean photographs, time; a file for each.
+"""Score shipped weights on the development data: pairs, rendered heavy rain, clean photographs; a file for each.
 
 SSTL_DATA=/path/to/data python experiments/first-run/evaluate.py [NAME ...]     (some 3 minutes each on two cores)
 """
@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
 
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.networks.weights import list_weights, read_info
@@ -49,24 +46,12 @@ def measure(weights: str) -> None:
             for name, found in sets.items()
         },
         "clean photographs": {"protocol": "rgb, each capped at 60 dB", **asdict(harm.results["restored"]["psnr"])},
-        "milliseconds_481x321": round(median_milliseconds(restorers["restored"]), 1),
         "environment": environment(precision=str(restorers["restored"].dtype).removeprefix("torch.")),
     }
     write_atomic(Path(__file__).with_name(f"scores-{weights}.json"), json.dumps(result, indent=1) + "\n")
     for name, found in sets.items():
         print(f"{name}\n{found.table()}\n")
     print(f"clean photographs\n{harm.table()}")
-
-
-def median_milliseconds(restorer: object, repeats: int = 30) -> float:
-    """Return the median time of one 481x321 image after loading and three warm-up passes."""
-    image = np.random.default_rng(0).integers(0, 256, (321, 481, 3), dtype=np.uint8)
-    times = []
-    for _ in range(repeats + 3):
-        start = time.perf_counter()
-        restorer.restore(image)  # type: ignore[attr-defined]
-        times.append(1000 * (time.perf_counter() - start))
-    return float(np.median(times[3:]))
 
 
 if __name__ == "__main__":
