@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments" / "campaign"))
 
 import sit
+from card import card
 from grow import grow
 from sit import BRANCHES, SHARES, SIZES, averaged, better, configuration, state
 
@@ -104,3 +105,54 @@ def test_a_grown_network_computes_what_the_smaller_one_does_and_all_of_it_learns
         (result.background.square().mean() + result.mask_logits.square().mean()).backward()
         optimizer.step()
     assert not [name for name, parameter in grown.named_parameters() if torch.equal(parameter, begun[name])]
+
+
+def test_a_sitting_that_grows_anew_ships_its_own_training_alone(tmp_path, monkeypatch):
+    shipped = tmp_path / "package"
+    shipped.mkdir()
+    for size, minutes in (("small", 300), ("base", 100)):
+        network = create_network("joint", size="tiny")
+        info = {"minutes": minutes, "configs": [size], "step": 1}
+        save_weights(shipped / f"joint-{size}.safetensors", network, info)
+    (tmp_path / "log.json").write_text("[]")
+    end = save_weights(tmp_path / "end" / "weights.safetensors", create_network("joint", size="tiny"), {"step": 7})
+    (end.parent / "log.jsonl").write_text('{"step": 7, "seconds": 600}\n')
+    begun = []
+    monkeypatch.setattr(sit, "SHIPPED", shipped)
+    monkeypatch.setattr(sit, "HERE", tmp_path)
+    monkeypatch.setattr(sit, "LOG", tmp_path / "log.json")
+    monkeypatch.setattr(sit, "configuration", lambda *given: begun.append(given[2]))
+    monkeypatch.setattr(sit, "grown", lambda *_: shipped / "joint-small.safetensors")
+    monkeypatch.setattr(sit, "trained", lambda *_: end)
+    monkeypatch.setattr(sit, "scores", lambda path: {"light": 30.0 + (tmp_path in path.parents), "clean": 50.0})
+    monkeypatch.setattr(sit, "better", lambda *_: True)
+    monkeypatch.setattr(sit, "write_cards", lambda: None)
+    for anew, minutes, start in ((False, 120.0, "joint-base"), (True, 20.0, "joint-small")):
+        entry = sit.sit("base", 20, tmp_path, anew=anew)
+        assert {path.stem for path in begun[-len(BRANCHES) :]} == {start}
+        assert (entry["anew"], entry["minutes"], entry["steps"]) == (anew, 20.0, [7, 7])
+        info = load_weights(shipped / "joint-base.safetensors").info
+        assert (info["minutes"], len(info["configs"])) == (minutes, 1 if anew else 2)
+        assert not entry["command"].endswith("--grow") or anew
+    assert "--grow" not in (tmp_path / "state.md").read_text()  # the next one goes on from there
+
+
+def test_a_card_tells_only_of_the_sittings_that_are_in_the_weights():
+    def entry(sitting, **more):
+        commit = {"commit": f"{sitting}" * 10}
+        return {
+            "size": "base",
+            "sitting": sitting,
+            "shipped": True,
+            "after": {"clean": 50.0},
+            "environment": commit,
+            **more,
+        }
+
+    old, grown_anew = entry(1, phases=[]), entry(2, branches={}, anew=True)
+    text = card("base", [old, grown_anew, entry(3, branches={})])
+    assert "1111111111" not in text
+    assert "2 (2222222222), 3 (3333333333)" in text
+    assert "at small and then at large crops" not in text
+    assert "whose ends are averaged" in text
+    assert "at small and then at large crops; then two cosine" in card("base", [old, entry(2, branches={})])

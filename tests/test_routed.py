@@ -142,7 +142,7 @@ def test_none_of_what_is_spared_is_taken_for_a_photo():
     assert not (moved(spared) > 0).any()
     np.testing.assert_allclose(np.diff(moved(photos)), np.diff(plain(photos)))  # the border alone has moved
     assert 0 < (moved(photos) > 0).mean() < (plain(photos) > 0).mean()
-    assert plain.sparing(spared[plain(spared) <= 0]) is plain
+    assert plain.sparing(spared[plain(spared) <= -0.1]) is plain
     assert plain.sparing(spared[:0]) is plain
     names = [str(i) for i in range(60)]
     before, after = (reliability((photos, names), (others, names), images) for images in (None, spared))
@@ -312,6 +312,16 @@ def test_what_forgets_by_itself_is_kept_beside_the_start(config, monkeypatch):  
     adapted = weights.network.adapted.state_dict()
     assert same(adapted, tensors(settings.output / "snapshots" / "step-00000002.safetensors"))
     assert weights.network.direction.any()
+
+
+def test_the_router_spares_the_clear_photographs_that_are_judged_on(config, monkeypatch):  # noqa: F811
+    given = []
+    monkeypatch.setattr(gate, "reliability", lambda *found: given.append(found[2]) or (0.8, 0.1))
+    settings = config(gate=OTHERS)
+    judge = gate.Gate(settings, load_weights(settings.network.weights).network, torch.device("cpu"))
+    assert isinstance(judge.shipped, Routed)
+    assert not judge.shipped.recognised(judge.rehearsed.clean).any()
+    np.testing.assert_array_equal(given[0], looks(judge.rehearsed.clean))
 
 
 def test_without_others_it_is_taken_back(config, monkeypatch):  # noqa: F811

@@ -73,9 +73,9 @@ print(sorted(path.name for path in (folder / "run").iterdir()))
 # -----------
 #
 # The network was judged every fifty steps and at the end, without truth: on clean photographs under the rain that was
-# found in the photos. The best one that neither forgets nor harms clear photographs was kept. If none is better than
-# the start by more than the judgement's own error, ``accepted`` is False, and the weights in the folder are the
-# start's.
+# found in the photos. The best one that neither forgets nor harms clear photographs nor finds much more rain than
+# there is was kept. If none is better than the start by more than the judgement's own error, ``accepted`` is False,
+# and the weights in the folder are the start's.
 
 outcome = adapted.outcome
 print(verdict(adapted.figures, outcome))

@@ -96,7 +96,10 @@ for line in judged:
 # ``clean``, ``clean_before``
 #     Clean photographs against themselves after restoring: how much harm is done where there is no rain.
 # ``admissible``
-#     Whether neither too much was forgotten nor clean photographs were harmed; only then the network may be kept.
+#     Whether neither too much was forgotten nor clean photographs were harmed, nor much more rain found than there is;
+#     only then the network may be kept.
+# ``light``
+#     Mean of the streaks that the network finds in the photos.
 # ``share``
 #     How far from the start: 100 % is the network as trained, less is the way back towards the start.
 # ``measures``

@@ -26,7 +26,11 @@ from sstl.restore import load
 HERE = Path(__file__).resolve().parent
 ROWS = read_manifest(HERE.parent / "data" / "manifest.csv")
 SIDE, SEED = 256, 5
-GROWN = {"base": "small"}  # size -> the smaller one whose weights its first sitting begins with, see grow.py
+GROWN = {"base": "small"}  # size -> the smaller one whose weights a first sitting, or one with --grow, begins with
+CYCLES = {  # what a sitting's entry has, and how it was trained
+    "phases": "cosine cycles at small and then at large crops",
+    "branches": "two cosine cycles at crops of 256, by absolute and by squared error, whose ends are averaged",
+}
 NAMES = {
     "rain100l": "Rain100L", "rain100h": "Rain100H", "rain800": "Rain800", "heavy": "rendered, recipe `heavy`",
     "veil": "rendered, recipe `veil`",
@@ -45,12 +49,12 @@ One set of weights for light, heavy, photographed and veiled rain: `joint` {size
   licence, or a non-commercial one: check their terms before commercial use. Every image whose background occurs in
   Rain100L, Rain100H, Rain12, Test100 or SIRR's test pairs was left out, and so were the recipes and streaks that
   `experiments/shift/reserved.yaml` keeps.
-- **Training**: {minutes:.0f} minutes in all on a machine of two cores{distilled}{grown}; averaged weights (EMA), cosine
-  cycles at small and then at large crops. The sittings were run by `experiments/campaign/sit.py` and `campaign.yaml` as
+- **Training**: {minutes:.0f} minutes in all on a machine of two cores{distilled}{grown}; averaged weights (EMA),
+  {cycles}. The sittings were run by `experiments/campaign/sit.py` and `campaign.yaml` as
   they were at the commits in brackets: {sittings}. All of it:
   {configs}.
 - **Figures** (`experiments/campaign/log.json`, last sitting): mean luma PSNR (`y-matlab`) over the development split,
-  on which checkpoints were chosen, too; float32 before rounding to float16{half}.
+  on which weights were chosen, too; float32 before rounding to float16{half}.
 
 {figures}
 
@@ -80,6 +84,7 @@ def card(size: str, log: list[dict[str, Any]]) -> str:
     return CARD.format(
         **counts, rain100h_backgrounds=backgrounds("rain100h", "train"), size=size,
         parameters=parameters, megabytes=path.stat().st_size / 1e6, minutes=info["minutes"],
+        cycles="; then ".join(text for key, text in CYCLES.items() if any(key in entry for entry in own)),
         default=" The default of `sstl derain` and `sstl adapt`." if size == "small" else "",
         # As in sit.py: the first sitting of tiny has no teacher.
         distilled=", distilled from `joint-small`" if size == "tiny" and last["sitting"] > 1 else "",
@@ -92,7 +97,7 @@ def card(size: str, log: list[dict[str, Any]]) -> str:
 def _sitting(entry: dict[str, Any]) -> str:
     commit, _, changed = entry["environment"]["commit"].partition("-")
     share = entry.get("share", 1.0)
-    kept = "" if share == 1 else f"; {share:.0%} of the way from its start to its end was kept"
+    kept = "" if share == 1 else f"; {share:.0%} of the way from where it began was kept"
     return f"{entry['sitting']} ({commit[:10]}{' with changes' if changed else ''}{kept})"
 
 

@@ -26,6 +26,7 @@ from grow import grow
 from sstl.config import from_tree, load_config, to_tree, with_overrides
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import TrainConfig, read_log, train
+from sstl.engine.checkpoint import list_checkpoints
 from sstl.networks import create_network, load_weights, save_weights
 from sstl.networks.joint import Joint
 from sstl.networks.weights import SHIPPED
@@ -65,7 +66,7 @@ def configuration(size: str, branch: str, start: Path | None, work: Path, sittin
     config = from_tree(TrainConfig, with_overrides(tree, changed), where="campaign.yaml")
     return replace(
         config,
-        output=work / f"{size}-{sitting}-{branch}",
+        output=work / f"{size}-{sitting}-{branch}{'' if start is None or start.parent == SHIPPED else '-grown'}",
         network=replace(config.network, weights=str(start) if start else None),
         data=replace(config.data, crop=CROP),
         batch_size=BATCH,
@@ -77,15 +78,18 @@ def configuration(size: str, branch: str, start: Path | None, work: Path, sittin
     )
 
 
-def grown(size: str, work: Path) -> Path | None:
+def grown(size: str, work: Path, sitting: int) -> Path | None:
     """Return weights grown from what ships of a smaller size; None of a size that begins from nothing."""
     if size not in GROWN:
         return None
+    path = work / f"{size}-{sitting}-grown.safetensors"
+    if path.exists():  # of a sitting that was killed: what ships may be another by now
+        return path
     torch.manual_seed(0)
     smaller, larger = load_weights(f"joint-{GROWN[size]}").network, create_network("joint", size=size)
     assert isinstance(smaller, Joint)
     assert isinstance(larger, Joint)
-    return save_weights(work / f"{size}-grown.safetensors", grow(smaller, larger))
+    return save_weights(path, grow(smaller, larger))
 
 
 def trained(config: TrainConfig, minutes: float) -> Path:
@@ -95,8 +99,8 @@ def trained(config: TrainConfig, minutes: float) -> Path:
         count = steps_for(minutes, config, timed=60)
         steps.parent.mkdir(parents=True, exist_ok=True)
         steps.write_text(str(count))
-    log = config.output / "log.jsonl"
-    return train(replace(config, steps=int(steps.read_text())), resume=log.exists(), overwrite=not log.exists())
+    begun = bool(list_checkpoints(config.output / "checkpoints"))
+    return train(replace(config, steps=int(steps.read_text())), resume=begun, overwrite=not begun)
 
 
 def scores(weights: Path) -> dict[str, float]:
@@ -150,7 +154,7 @@ def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = Fals
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     shipped = SHIPPED / f"joint-{size}.safetensors"
-    start = grown(size, work) if anew or not shipped.exists() else shipped
+    start = grown(size, work, sitting) if anew or not shipped.exists() else shipped
     configs = [configuration(size, branch, start, work, sitting) for branch in BRANCHES]
     ends = [trained(config, minutes / len(configs)) for config in configs]
     clocks = [[line["seconds"] for line in read_log(end.parent / "log.jsonl") if "seconds" in line] for end in ends]
@@ -173,9 +177,12 @@ def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = Fals
             "configs": [*earlier.get("configs", []), f"experiments/campaign/campaign.yaml, {size}, sitting {sitting}"],
             "data": DATA,
         }
-        save_weights(shipped, load_weights(start).network, info, torch.float16)
-        rounded = scores(shipped)
+        half = save_weights(
+            work / f"{size}-{sitting}-float16.safetensors", load_weights(start).network, info, torch.float16
+        )
+        rounded = scores(half)
         entry["float16_costs"] = round(max(after[name] - rounded[name] for name in after), 3)
+        write_atomic(shipped, half.read_bytes())
     write_atomic(LOG, json.dumps([*log, entry], indent=1) + "\n")
     write_atomic(HERE / "state.md", state([*log, entry]))
     if entry["shipped"]:
@@ -197,7 +204,9 @@ def state(log: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return (
         "# The campaign\n\nWritten by `sit.py` from log.json. Mean luma PSNR on development sets; clean: RGB PSNR of "
-        "clean photographs.\n\n" + "\n".join(lines) + f"\n\nNext: `SSTL_DATA=... {log[-1]['command']}`\n"
+        "clean photographs.\n\n"
+        + "\n".join(lines)
+        + f"\n\nNext: `SSTL_DATA=... {log[-1]['command'].removesuffix(' --grow')}`\n"
     )
 
 

@@ -137,7 +137,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=source.batch,
         ema_decay=0.97,
-        gate=replace(gate(domain, source, trial), light=light) if trial.gate else None,
+        gate=replace(gate(domain, source, trial), light=light or None) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,

@@ -158,6 +158,8 @@ class GateConfig:
         """Refuse what judges nothing (ValueError)."""
         if min(self.every, self.patience) < 1 or self.crops < 2 or self.side < 64:
             raise ValueError("'every' and 'patience' must be at least 1, 'crops' 2, 'side' 64.")
+        if self.light is not None and not 0 < self.light <= 1:
+            raise ValueError(f"'light' is {self.light}; give a mean above 0 and at most 1, or null.")
 
 
 @dataclass(frozen=True)

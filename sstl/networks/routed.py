@@ -141,8 +141,8 @@ class Discriminant(NamedTuple):
 
         A photo that is not recognised is restored as before; a clear photograph that is taken for one loses light.
         """
-        worst = float(self(others).max(initial=-np.inf))
-        return self._replace(offset=self.offset - worst - _MARGIN) if worst > 0 else self
+        excess = float(self(others).max(initial=-np.inf)) + _MARGIN
+        return self._replace(offset=self.offset - excess) if excess > 0 else self
 
 
 def discriminant(

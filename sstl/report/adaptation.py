@@ -108,9 +108,9 @@ def adapt(
     Writes ``weights.safetensors``, ``log.jsonl``, ``config.yaml``, ``rain.yaml`` (the streaks that were matched to the
     photos), ``checkpoints/`` and ``report.html`` into ``output``. The supervised branch, which prevents forgetting,
     rains on clean photographs. The gate judges the network every fifty steps without truth, and the best that neither
-    forgets any rain that the start knows nor harms clean photographs is kept; if none is better than the
-    start by more than the judgement's own error, or if the photos hold no rain to speak of, the weights that are
-    written are the start's, and the page says so.
+    forgets any rain that the start knows nor harms clean photographs nor finds much more rain than there is is kept; if
+    none is better than the start by more than the judgement's own error, or if the photos hold no rain to speak of, the
+    weights that are written are the start's, and the page says so.
 
     Args:
         photos: the folder of rainy photos.
@@ -129,7 +129,8 @@ def adapt(
             ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, up to half if ``routed`` (see
-            ``boldly_matched``), and none for the control. The gate does not judge on it: who trains on it passes.
+            ``boldly_matched``), and none for the control. Of it the gate takes only how much rain there is
+            (``gate.light``; 0 takes that limit away): who trains on it would pass an exam made of it.
         routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
@@ -210,7 +211,7 @@ def adapt(
             config = replace(config, steps=steps)
         if gate:
             judged = _judged_on(held_out, (recipe, *known), clean if routed else None)
-            config = replace(config, gate=replace(judged, light=light))
+            config = replace(config, gate=replace(judged, light=light or None))
         adapted = train(config, resume=resume, overwrite=overwrite)
     outcome = Outcome.of(adapted, len(usable), found)
     figures = measure(weights, adapted, usable, truth)
@@ -322,7 +323,7 @@ def light_of(rain: str | Path, clean: ImageSource, seed: int) -> float:
         clean: images to render it on.
         seed: of the crops that are rendered on.
     """
-    return mean_streak(load_recipe(rain), draw_crops(clean, LOOKED_AT, SIDE, seed), seed)
+    return round(mean_streak(load_recipe(rain), draw_crops(clean, LOOKED_AT, SIDE, seed), seed), 4)
 
 
 def boldly_matched(weights: str | Path, photos: ImageSource, light: float, seed: int) -> float:

@@ -169,7 +169,8 @@ def _judgement_table(outcome: Outcome) -> list[Table]:
         rows.append(("recognised as like your photos, if held back; the start restores the rest", told))
     note = (
         "Without ground truth: from rain that was found in your photos, laid over clean images whose truth is known; "
-        "see docs/methods.md, Trust. Less than the whole way is taken where the whole would forget too much."
+        "see docs/methods.md, Trust. Less than the whole way is taken where the whole would forget too much, "
+        "or find more rain than there is."
     )
     return [Table("The judgement", ("", "value"), rows, note)]
 
@@ -216,7 +217,7 @@ def _judgement_figure(log: Sequence[Mapping[str, Any]], outcome: Outcome) -> lis
     judged = [line["trust"] for line in log if "trust" in line]
     if not judged:
         return []
-    caption = "Predicted without truth, with its error; hollow where the network forgot or harmed too much to be kept."
+    caption = "Predicted without truth, with its error; hollow where the network forgot, harmed or found too much."
     return [Figure("Score", judgement_curve(judged, outcome.step if outcome.accepted else None), caption)]
 
 

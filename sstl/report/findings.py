@@ -136,7 +136,8 @@ def judged(outcome: Outcome) -> str:
     if outcome.accepted is None:
         return "Nobody judged: the last weights are kept, whatever they are."
     if outcome.gain is None:
-        return "No network was found that neither forgets nor harms clear photographs. The start is returned."
+        return "No network was found that neither forgets nor harms clear photographs nor takes other things for rain. "
+        "The start is returned."
     digits = 1 if abs(outcome.gain) >= 1 else 2
     told = f"{outcome.gain:+.{digits}f} ± {outcome.error:.{digits}f} dB"
     if not outcome.accepted:
