@@ -13,7 +13,7 @@ from sstl.ops.motion import box_mean, displacement, warp
 
 _WINDOW = 7  # side of the squares over which two frames are compared
 _NOISE, _LARGEST = 0.02, 0.12  # mean difference in such a square that is no sign of another content: least and most
-_RAIN = 0.02  # where less than this was removed a frame stays as it is
+_RAIN = 0.02  # where a neighbour is drier by less than this a frame stays as it is
 _TRUST = 0.03  # a restored pixel counts as 1 / (this + what was removed there)
 
 
@@ -29,9 +29,9 @@ def steadied(frames: Iterable[Frame]) -> Iterator[Tensor]:
 
     Rain falls elsewhere in each frame: what a streak hides in one, the next shows. So the neighbours are brought onto
     the frame by their motion and averaged with it, and each pixel counts the more the less was removed there. A
-    neighbour counts only where it shows the same as the frame, up to what the removal leaves uncertain: not where the
-    motion was not found, something else came into view, or the scene was cut. Where nothing was removed, nothing
-    changes.
+    neighbour counts only where less was removed of it, and where it shows the same as the frame, up to what the removal
+    leaves uncertain: not where the motion was not found, something else came into view, or the scene was cut. Where
+    nothing was removed, nothing changes.
     """
     before: Frame | None = None
     current: Frame | None = None
@@ -43,8 +43,6 @@ def steadied(frames: Iterable[Frame]) -> Iterator[Tensor]:
 
 def _steady(frame: Frame, neighbours: list[Frame]) -> Tensor:
     removed = _difference(*frame)
-    local = box_mean(removed, _WINDOW)
-    wet = local.square() / (local.square() + _RAIN**2)
     weight = 1 / (_TRUST + removed)
     total, weights = weight * frame.restored, weight
     for other in neighbours:
@@ -55,6 +53,9 @@ def _steady(frame: Frame, neighbours: list[Frame]) -> Tensor:
         rainy, restored = moved[:, :3], moved[:, 3:]
         removed_there = _difference(rainy, restored)
         uncertain = (_NOISE + box_mean(removed + removed_there, _WINDOW)).clamp(max=_LARGEST)
+        # Where as much was removed there, as of texture that moves along, the neighbour knows no better.
+        drier = box_mean((removed - removed_there).clamp(min=0), _WINDOW).square()
+        wet = drier / (drier + _RAIN**2)
         unlike = box_mean(_difference(restored, frame.restored), _WINDOW) / uncertain
         weight = wet * torch.exp(-unlike.square()) / (_TRUST + removed_there)
         total, weights = total + weight * restored, weights + weight
