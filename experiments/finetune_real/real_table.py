@@ -14,9 +14,9 @@ RUNS = {
     "results": "`sstl adapt` as it is",
     "results-voted": "The run that was voted on, from the weights shipped then",
     "results-rate-1e-4": "At twice the rate, 1e-4, as `sstl adapt` went before, from the weights shipped then",
-    "results-many": "`--many`: rain over the manifest's clean photographs instead of a few bundled ones",
+    "results-many": "`--many`: rain over the manifest's clean photographs instead of a few bundled ones, from the weights shipped then",
     "results-many-routed": "`--many --routed`: and the start kept beside what is adapted",
-    "results-veil-1-ungated": "`--options veil=1 --no-gate`: the veil over the bundled few, judged by nobody",
+    "results-veil-1-ungated": "`--options veil=1 --no-gate`: the veil over the bundled few, judged by nobody, from the weights shipped then",
 }
 MEASURES = {
     "removed": "light removed, grey levels",
@@ -50,6 +50,10 @@ came to remove twice as much light, and darkened photos; `sstl adapt` rehearses 
 takes no square of light for a streak (the run at twice the rate). What that run forgets of the development pairs, most
 of all of those of Rain800 that are darker than their truth, the gate does not see. At half that rate, from the weights
 that ship now, the gate finds no gain on these photos that it would vouch for, and the start is returned.
+
+With the start kept beside it, the gate vouches for a little. It would vouch for much more, of a network that took poles
+and leaves for rain, did it not ask how much rain there is (`gate.light`). Some of Rain800's development pairs, which are
+photographs, look like the photos to the router, and lose.
 """
 
 
