@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+THEN = ", from the weights shipped then"
 RUNS = {
     "results": "`sstl adapt` as it is",
-    "results-voted": "The run that was voted on, from the weights shipped then",
-    "results-rate-1e-4": "At twice the rate, 1e-4, as `sstl adapt` went before, from the weights shipped then",
-    "results-many": "`--many`: rain over the manifest's clean photographs instead of a few bundled ones, from the weights shipped then",
+    "results-voted": f"The run that was voted on{THEN}",
+    "results-rate-1e-4": f"At twice the rate, 1e-4, as `sstl adapt` went before{THEN}",
+    "results-many": f"`--many`: rain over the manifest's clean photographs instead of a few bundled ones{THEN}",
     "results-many-routed": "`--many --routed`: and the start kept beside what is adapted",
-    "results-veil-1-ungated": "`--options veil=1 --no-gate`: the veil over the bundled few, judged by nobody, from the weights shipped then",
+    "results-veil-1-ungated": f"`--options veil=1 --no-gate`: the veil over the bundled few, judged by nobody{THEN}",
 }
 MEASURES = {
     "removed": "light removed, grey levels",
@@ -52,8 +53,8 @@ of all of those of Rain800 that are darker than their truth, the gate does not s
 that ship now, the gate finds no gain on these photos that it would vouch for, and the start is returned.
 
 With the start kept beside it, the gate vouches for a little. It would vouch for much more, of a network that took poles
-and leaves for rain, did it not ask how much rain there is (`gate.light`). Some of Rain800's development pairs, which are
-photographs, look like the photos to the router, and lose.
+and leaves for rain, did it not ask how much rain there is (`gate.light`). Some of Rain800's development pairs look
+like the photos to the router, and lose.
 """
 
 
