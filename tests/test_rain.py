@@ -189,6 +189,15 @@ def test_blur_widens_a_streak_and_keeps_its_peak():
     assert soft.max() == pytest.approx(STREAK.brightness, rel=0.1)
 
 
+def test_a_streak_without_taper_is_as_bright_from_end_to_end():
+    light = one_streak(tapered=False)
+    along = light.sum(axis=1)  # straight down: a row each pixel of length
+    lit = along[along > 0]
+    assert len(lit) == pytest.approx(STREAK.length, abs=2)
+    np.testing.assert_allclose(lit[2:-2], STREAK.brightness, rtol=0.15)
+    assert light.sum() * TAPER == pytest.approx(one_streak().sum(), rel=0.02)
+
+
 def test_brightness_is_linear():
     np.testing.assert_allclose(one_streak(brightness=0.6), 3 * one_streak(brightness=0.2), rtol=1e-5)
 
@@ -234,7 +243,7 @@ def rained(recipe: str | Recipe, photo: Tensor, count: int = 12, seed: int = 0) 
 
 
 def test_the_recipes_of_the_package():
-    names = "any camera ddn_like dry garg heavy laid light mist mixed night real_mix streaks veil"
+    names = "across any camera ddn_like drawn dry garg heavy laid light mist mixed night real_mix streaks veil"
     assert list_recipes() == sorted([*names.split(), "rain100h_like", "rain100l_like"])
 
 
@@ -259,6 +268,21 @@ def test_every_recipe_renders_what_its_layers_say(name, photo):
         torch.testing.assert_close(sample.rainy[i], expected.clamp(0, 1), rtol=0, atol=1e-6)
         if model != "heavy":
             assert (sample.transmission[i] == 1).all()
+
+
+def test_crossing_layers_are_laid_over_in_the_same_wind(photo):
+    plain = replace(load_recipe("drawn"), layers=(1, 1), layer_angle=(0, 0), crossing=None)
+    crossed = replace(plain, crossing="across")
+    across = load_recipe("across")
+    for one, other in zip(rained(plain, photo, 24).parameters, rained(crossed, photo, 24).parameters, strict=True):
+        main, *crossing = other["layers"]
+        assert not main["tapered"]
+        assert len(crossing) <= across.layers[1]
+        for layer in crossing:
+            assert layer["tapered"]
+            assert abs(layer["angle"] - one["layers"][0]["angle"]) <= across.layer_angle[1]
+            assert layer["brightness"] <= across.brightness[1]
+    assert rained(crossed, photo, 24).streak.mean() > rained(plain, photo, 24).streak.mean()
 
 
 def test_dry_leaves_the_image_as_it_is(photo):

@@ -199,11 +199,14 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
 def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
     """Return a hash of a training, of the recipes that it names and of the weights that it starts from."""
     recipes = [to_tree(load_recipe(part.recipe)) for part in config.data.paired if part.recipe]
+    for recipe in recipes:  # here and below: what came after the first cells were measured says nothing where it is off
+        for key, off in (("tapered", True), ("crossing", None)):
+            if recipe[key] == off:
+                del recipe[key]
     if config.gate is not None:
         recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8"))["weights"])
     settings = to_tree(config)
     judged = settings["gate"] or {"paired": [], "known": [], "others": []}
-    # What came after the first cells were measured says nothing where it is off.
     for part in settings["data"]["paired"] + judged["paired"] + judged["known"] + judged["others"]:
         if part["streaks_of"] == "images":
             del part["streaks_of"]

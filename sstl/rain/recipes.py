@@ -22,6 +22,8 @@ class Recipe:
         layers: smallest and largest number of streak layers; they share the image's wind.
         angle: direction of the wind; ``layer_angle`` is how far a layer's direction departs from it.
         transmission, airlight: the veil, for ``heavy``: a grey airlight over a smooth random transmission.
+        tapered: streaks fade at their ends.
+        crossing: another recipe, by name, whose layers are laid over these ones, in the same wind.
         scale: factor that a layer's length, width and blur share, by whose square its density falls, so that near
             layers are long, wide, blurred and of few streaks.
         occlusion: a layer's distance follows from its scale; things nearer than it hide it (``scene.occlusion``).
@@ -47,6 +49,8 @@ class Recipe:
     width: Range = (1.0, 1.5)
     brightness_spread: Range = (0.3, 0.3)
     blur: Range = (0.0, 0.0)
+    tapered: bool = True
+    crossing: str | None = None
     scale: Range = (1.0, 1.0)
     transmission: Range = (1.0, 1.0)
     airlight: Range = (0.7, 0.7)

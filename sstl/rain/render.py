@@ -135,6 +135,11 @@ def _choose(weights: dict[str, float], rng: np.random.Generator) -> str:
 
 def _draw_layers(recipe: Recipe, rng: np.random.Generator) -> list[StreakLayer]:
     wind = rng.uniform(*recipe.angle)
+    layers = _in_wind(recipe, wind, rng)
+    return layers + _in_wind(load_recipe(recipe.crossing), wind, rng) if recipe.crossing else layers
+
+
+def _in_wind(recipe: Recipe, wind: float, rng: np.random.Generator) -> list[StreakLayer]:
     layers = []
     for _ in range(rng.integers(recipe.layers[0], recipe.layers[1] + 1)):
         scale = rng.uniform(*recipe.scale)
@@ -149,6 +154,7 @@ def _draw_layers(recipe: Recipe, rng: np.random.Generator) -> list[StreakLayer]:
                 brightness=rng.uniform(*recipe.brightness),
                 brightness_spread=rng.uniform(*recipe.brightness_spread),
                 blur=rng.uniform(*recipe.blur) * scale,
+                tapered=recipe.tapered,
             )
         )
     return layers

@@ -26,6 +26,7 @@ class StreakLayer:
         brightness: mean peak brightness; single streaks vary by exp(N(0, brightness_spread^2)).
         brightness_spread: that standard deviation.
         blur: standard deviation of an extra defocus of the whole layer, in pixels.
+        tapered: a streak fades at its ends; else it is as bright from end to end, as lines that were drawn are.
     """
 
     angle: float
@@ -37,6 +38,7 @@ class StreakLayer:
     brightness: float
     brightness_spread: float
     blur: float
+    tapered: bool = True
 
 
 def render_layers(
@@ -86,7 +88,8 @@ def _drops(layer: StreakLayer, height: int, width: int, rng: np.random.Generator
     drop = np.repeat(np.arange(len(steps)), steps)
     nth = np.arange(len(drop)) - np.repeat(np.cumsum(steps) - steps, steps)
     along = (nth + np.float32(0.5)) * (1 / steps).astype(np.float32)[drop] - np.float32(0.5)  # from -1/2 to 1/2
-    taper = np.minimum(1, 3 * (0.5 - np.abs(along)) + 0.1)  # exposure begins and ends while the drop is in motion
+    # Exposure begins and ends while the drop is in motion.
+    taper = np.minimum(1, 3 * (0.5 - np.abs(along)) + 0.1) if layer.tapered else np.ones_like(along)
     # A line of weight STEP per point has density 1 per pixel of length; blurred by sigma its peak falls by the factor
     # sigma * sqrt(2 pi), which is put back so that "brightness" is what one sees.
     gain = max(1.0, np.sqrt(2 * np.pi) * np.hypot(_sigma(layer), 0.35))
