@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,11 @@ def test_a_sitting_that_grows_anew_ships_its_own_training_alone(tmp_path, monkey
         assert (info["minutes"], len(info["configs"])) == (minutes, 1 if anew else 2)
         assert entry["command"].endswith("--grow") == anew
     assert "--grow" not in (tmp_path / "state.md").read_text()  # the next one goes on from there
+    lines = json.loads((tmp_path / "log.json").read_text())
+    (tmp_path / "log.json").write_text(json.dumps(lines[:-1]))  # killed after shipping, before its line in the log
+    assert sit.sit("base", 20, tmp_path, anew=True) == lines[-1]
+    assert json.loads((tmp_path / "log.json").read_text()) == lines
+    assert load_weights(shipped / "joint-base.safetensors").info == info
 
 
 def test_a_card_tells_only_of_the_sittings_that_are_in_the_weights():

@@ -56,7 +56,7 @@ BRANCHES: dict[str, tuple[str, ...]] = {
 }
 # At smaller crops a network learns to rely on their borders, the more the farther it sees.
 CROP, BATCH, EMA_DECAY = 256, 2, 0.998
-RATES = {"tiny": 6e-4, "small": 3e-4, "base": 3e-4}  # at twice these, base ended below its start
+RATES = dict.fromkeys(SIZES, 3e-4)  # at twice that, base ended below its start, and tiny kept half of its way
 
 
 def configuration(size: str, branch: str, start: Path | None, work: Path, sitting: int) -> TrainConfig:
@@ -153,14 +153,31 @@ def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = Fals
     """
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
-    shipped = SHIPPED / f"joint-{size}.safetensors"
+    half = work / f"{size}-{sitting}-float16.safetensors"
+    measured = half.with_suffix(".json")
+    if not measured.exists():
+        write_atomic(measured, json.dumps(_measured(size, sitting, minutes, half, note, anew)))
+    # From here on all can be done twice: one that was killed between shipping and its line in the log is no other.
+    entry: dict[str, Any] = json.loads(measured.read_text())
+    if entry["shipped"]:
+        write_atomic(SHIPPED / f"joint-{size}.safetensors", half.read_bytes())
+    write_atomic(LOG, json.dumps([*log, entry], indent=1) + "\n")
+    write_atomic(HERE / "state.md", state([*log, entry]))
+    if entry["shipped"]:
+        write_cards()
+    return entry
+
+
+def _measured(size: str, sitting: int, minutes: float, half: Path, note: str, anew: bool) -> dict[str, Any]:
+    """Return a sitting's entry, its weights in ``half`` if they are to be shipped."""
+    work, shipped = half.parent, SHIPPED / f"joint-{size}.safetensors"
     start = grown(size, work, sitting) if anew or not shipped.exists() else shipped
     configs = [configuration(size, branch, start, work, sitting) for branch in BRANCHES]
     ends = [trained(config, minutes / len(configs)) for config in configs]
     clocks = [[line["seconds"] for line in read_log(end.parent / "log.jsonl") if "seconds" in line] for end in ends]
     seconds = sum(map(max, clocks))
-    start, share = averaged(start, ends, work)
-    before, after = scores(shipped) if shipped.exists() else {}, scores(start)
+    best, share = averaged(start, ends, work)
+    before, after = scores(shipped) if shipped.exists() else {}, scores(best)
     entry = {
         "size": size, "sitting": sitting, "anew": anew, "minutes": round(seconds / 60, 1),
         "before": before, "after": after,
@@ -172,21 +189,13 @@ def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = Fals
     if entry["shipped"]:
         earlier = load_weights(shipped).info if shipped.exists() and not anew else {}
         info = {
-            **load_weights(start).info,
+            **load_weights(best).info,
             "minutes": round(earlier.get("minutes", 0) + entry["minutes"], 1),
             "configs": [*earlier.get("configs", []), f"experiments/campaign/campaign.yaml, {size}, sitting {sitting}"],
             "data": DATA,
         }
-        half = save_weights(
-            work / f"{size}-{sitting}-float16.safetensors", load_weights(start).network, info, torch.float16
-        )
-        rounded = scores(half)
+        rounded = scores(save_weights(half, load_weights(best).network, info, torch.float16))
         entry["float16_costs"] = round(max(after[name] - rounded[name] for name in after), 3)
-        write_atomic(shipped, half.read_bytes())
-    write_atomic(LOG, json.dumps([*log, entry], indent=1) + "\n")
-    write_atomic(HERE / "state.md", state([*log, entry]))
-    if entry["shipped"]:
-        write_cards()
     return entry
 
 
