@@ -376,6 +376,7 @@ GOOD = "angle: [0, 0]\nlength: [8, 20]\ndensity: [1, 2]\nbrightness: [0.1, 0.2]\
         (GOOD + "imaging: {region: 0}\n", ["imaging", "region, screen or heavy"]),
         (GOOD + "imaging: {region: 2.0, screen: -1.0}\n", ["imaging", "region, screen or heavy"]),
         (GOOD + "imaging: {}\n", ["imaging", "region, screen or heavy"]),
+        (GOOD + "crossing: acros\n", ["crossing", "acros", "Did you mean 'across'"]),
         (GOOD + "lenght_spread: [0, 1]\n", ["lenght_spread", "Did you mean 'length_spread'"]),
         (GOOD.replace("0.1", "some"), ["brightness", "some"]),
     ],

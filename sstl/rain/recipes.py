@@ -23,7 +23,7 @@ class Recipe:
         angle: direction of the wind; ``layer_angle`` is how far a layer's direction departs from it.
         transmission, airlight: the veil, for ``heavy``: a grey airlight over a smooth random transmission.
         tapered: streaks fade at their ends.
-        crossing: another recipe, by name, whose layers are laid over these ones, in the same wind.
+        crossing: a recipe of the package, by name, whose layers are laid over these ones, in the same wind.
         scale: factor that a layer's length, width and blur share, by whose square its density falls, so that near
             layers are long, wide, blurred and of few streaks.
         occlusion: a layer's distance follows from its scale; things nearer than it hide it (``scene.occlusion``).
@@ -65,11 +65,14 @@ class Recipe:
     camera: Camera | None = None
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are upside down, unknown imaging models and an empty choice of them (ValueError)."""
+        """Refuse upside-down ranges, unknown imaging models or none of them, and an unknown crossing (ValueError)."""
         check_ranges(self, signed=("angle", "layer_angle"))
         unknown = set(self.imaging) - {"region", "screen", "heavy"}
         if unknown or not sum(self.imaging.values()) > 0 or min(self.imaging.values()) < 0:
             raise ValueError(f"'imaging' is {self.imaging}; give weights to region, screen or heavy.")
+        if self.crossing is not None and self.crossing not in list_recipes():
+            hint = did_you_mean(self.crossing, list_recipes())
+            raise ValueError(f"'crossing' is {self.crossing}; name a recipe of the package.{hint}")
 
 
 def list_recipes() -> list[str]:
