@@ -67,9 +67,13 @@ def adaptation() -> str:
     control = shares(gains_of(cells, untouched, ["joint"], "control"))[0]
     voted = json.loads((ROOT / "experiments/finetune_real/votes.json").read_text())
     votes = voted["preference"]
-    real = json.loads((ROOT / "experiments/finetune_real/results.json").read_text())["outcome"]
+    run = json.loads((ROOT / "experiments/finetune_real/results.json").read_text())
+    real = run["outcome"]
+    before, after = (run[when]["pairs_dev"] for when in ("before", "after"))
+    most = max(before.keys() - {"clean"}, key=lambda name: before[name] - after[name])
+    kept = f"accepted; development pairs of {most} change by {after[most] - before[most]:+.2f} dB, the most of any set"
     told_of = f"{real['gain']:+.2f} ± {real['error']:.2f} dB predicted"
-    judged = f"{told_of}, " + ("accepted" if real["accepted"] else "so the start was returned")
+    judged = f"{told_of}, " + (kept if real["accepted"] else "so the start was returned")
     better, same, worse = (votes[key] for key in ("first", "same", "second"))
     return f"""\
 Adapted without truth to rain that its start never met, in domains that no choice was made on, of what training with the

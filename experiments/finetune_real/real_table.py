@@ -50,7 +50,8 @@ The weights that ship now lift veils by themselves. Rehearsed under a veil on a 
 came to remove twice as much light, and darkened photos; `sstl adapt` rehearses without a veil now, at larger crops, and
 takes no square of light for a streak (the run at twice the rate). What that run forgets of the development pairs, most
 of all of those of Rain800 that are darker than their truth, the gate does not see. At half that rate, from the weights
-that ship now, the gate finds no gain on these photos that it would vouch for, and the start is returned.
+that ship now, the gate vouches for little, or for nothing, as the first table says; where it keeps a network, Rain800's
+development pairs say what that costs them.
 
 With the start kept beside it, the gate vouches for a little. It would vouch for much more, of a network that took poles
 and leaves for rain, did it not ask how much rain there is (`gate.light`). Some of Rain800's development pairs look

@@ -136,7 +136,9 @@ def _choose(weights: dict[str, float], rng: np.random.Generator) -> str:
 def _draw_layers(recipe: Recipe, rng: np.random.Generator) -> list[StreakLayer]:
     wind = rng.uniform(*recipe.angle)
     layers = _in_wind(recipe, wind, rng)
-    return layers + _in_wind(load_recipe(recipe.crossing), wind, rng) if recipe.crossing else layers
+    if recipe.crossing:
+        layers += _in_wind(load_recipe(recipe.crossing), wind, rng)
+    return layers
 
 
 def _in_wind(recipe: Recipe, wind: float, rng: np.random.Generator) -> list[StreakLayer]:
