@@ -314,14 +314,27 @@ def test_what_forgets_by_itself_is_kept_beside_the_start(config, monkeypatch):  
     assert weights.network.direction.any()
 
 
-def test_the_router_spares_the_clear_photographs_that_are_judged_on(config, monkeypatch):  # noqa: F811
-    given = []
-    monkeypatch.setattr(gate, "reliability", lambda *found: given.append(found[2]) or (0.8, 0.1))
+@pytest.mark.parametrize(("left", "spared"), [(0.7, True), (0.5, False)])
+def test_the_router_spares_what_is_judged_on_the_rain_if_that_costs_few_photos(config, monkeypatch, left, spared):  # noqa: F811
+    given, shares = [], iter([(0.8, 0.1), (left, 0.05)])
+    monkeypatch.setattr(gate, "reliability", lambda *found: given.append(found[2]) or next(shares))
+    learned = []
+    monkeypatch.setattr(Routed, "learn", lambda _, *found: learned.append(found[2]))
+    settings = config(gate=OTHERS)
+    judge = gate.Gate(settings, load_weights(settings.network.weights).network, torch.device("cpu"))
+    clear = looks(judge.rehearsed.clean)
+    np.testing.assert_array_equal(given[0], clear)
+    np.testing.assert_array_equal(given[1], np.concatenate([clear, looks(judge.rehearsed.rainy)]))
+    assert learned[-1] is given[spared]
+    assert judge.routing == ({"photos": left, "others": 0.05} if spared else {"photos": 0.8, "others": 0.1})
+
+
+def test_the_router_takes_no_clear_photograph_that_is_judged_on(config, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(gate, "reliability", lambda *_: (0.8, 0.1))
     settings = config(gate=OTHERS)
     judge = gate.Gate(settings, load_weights(settings.network.weights).network, torch.device("cpu"))
     assert isinstance(judge.shipped, Routed)
     assert not judge.shipped.recognised(judge.rehearsed.clean).any()
-    np.testing.assert_array_equal(given[0], looks(judge.rehearsed.clean))
 
 
 def test_without_others_it_is_taken_back(config, monkeypatch):  # noqa: F811

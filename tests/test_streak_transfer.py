@@ -99,6 +99,19 @@ def test_the_veil_brings_the_dark_channel_towards_that_of_the_photos(start, batc
     assert before + 0.25 * (wanted - before) < after < wanted  # its strength is drawn from none to all of it
 
 
+def test_labelled_pairs_stand_behind_the_same_veil_if_asked_to(start, batch):
+    paired, _ = batch
+    photos = UnpairedBatch(0.5 * paired.clean + 0.4, ("",) * 4)
+    dry = as_pairs(paired.clean, paired.clean, paired.key)
+    for veiled in (False, True):
+        method = settled(copy.deepcopy(start), paired, photos, veiled=veiled, dry=1.0)
+        plain = method.supervised(dry)["background"]
+        assert bool(method(paired, photos)["background"] > 2 * plain) == veiled  # a start that lifts no veil errs by it
+    assert (method.behind_veil(dry).rainy.mean(dim=(1, 2, 3)) > paired.clean.mean(dim=(1, 2, 3))).all()
+    method = create_method("streak_transfer", copy.deepcopy(start), veil=0.0, veiled=True, dry=1.0)
+    assert torch.equal(method(paired, photos)["background"], method.supervised(dry)["background"])
+
+
 def test_forward_changes_no_state(start, batch):
     method = create_method("streak_transfer", copy.deepcopy(start))
     before = {name: value.clone() for name, value in method.state_dict().items()}

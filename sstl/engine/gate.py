@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sstl.data.stream import PairedStream, UnpairedStream
@@ -22,6 +23,7 @@ SEED = 7_919  # the gate's crops are not those of the first training steps
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
 KNOWN_CROPS = 8  # of each part of ``known``: differences on one crop are far smaller than between crops
 ROUTED_PHOTOS, ROUTED_PAIRS = 192, 288  # crops that a router learns from: of the photos, and of other pairs
+SPARING = 0.75  # of the photos that are recognised must be left for the rehearsed rain to be spared, too
 EXCESS = 1.25  # times as much rain as there is may be found: both are estimates
 KEPT = "kept.safetensors"
 
@@ -42,8 +44,8 @@ class Gate:
 
     With ``config.gate.others`` two networks are kept: the adapted one for images that look like the photos, and the
     start for the rest (``Routed``). Harm is measured of the two together, so that what the start goes on to restore
-    does not hold the other back; none of the clear photographs that are judged on is taken for a photo; and of a gain
-    counts the share of the photos that is recognised.
+    does not hold the other back. None of the clear photographs that are judged on is taken for a photo, nor is the
+    rehearsed rain, if that costs few photos (``SPARING``). Of a gain counts the share of the photos that is recognised.
 
     Nor is a network admissible that finds much more rain in the photos than there is (``config.gate.light``): judged on
     what it finds itself, a network that takes thin bright things for rain would look the better for it.
@@ -181,9 +183,14 @@ class Gate:
         paired = PairedStream(self.gate.others, side, seed, data.root, 0)[range(first, first + ROUTED_PAIRS)]
         seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
         clear = looks(self.rehearsed.clean)
-        router.learn(seen, others, clear)
-        shares = reliability((seen, photos.key), (others, paired.key * 2), clear)
-        return dict(zip(("photos", "others"), shares, strict=True))
+        found: dict[str, float] = {}
+        for spared in (clear, np.concatenate([clear, looks(self.rehearsed.rainy)])):
+            shares = reliability((seen, photos.key), (others, paired.key * 2), spared)
+            # Rehearsed rain that the router takes is paid for with the way; rain that is all like it, with the photos.
+            if not found or shares[0] >= SPARING * found["photos"]:
+                router.learn(seen, others, spared)
+                found = dict(zip(("photos", "others"), shares, strict=True))
+        return found
 
     def _remember(self, entry: dict[str, Any]) -> None:
         """Note a judgement."""

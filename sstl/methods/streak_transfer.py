@@ -41,6 +41,7 @@ class StreakTransfer(Taught):
         brightness: range of the laid streaks' 98th percentile.
         turn, zoom: see ``sstl.methods.exchange.moved``.
         veil: how much of the photos' veil is laid, too, at most: the strength is drawn from 0 to that; 0 lays none.
+        veiled: lay it over the labelled pairs, too, dry or not: without, they teach that a veil stays.
         dry: share of the labelled pairs that lose their rain, so that clear photographs stay as they are. (When made
             pairs were left dry instead, the rain of the photos was learned more slowly.)
         forgetting: weight of ``forgetting_loss`` against the start on the labelled pairs: none may become worse for the
@@ -62,28 +63,34 @@ class StreakTransfer(Taught):
         turn: float = 10.0,
         zoom: float = 1.2,
         veil: float = 1.0,
+        veiled: bool = False,
         dry: float = 0.0,
         forgetting: float = 0.0,
         decay: float = 0.99,
         **options: Any,
     ) -> None:
         super().__init__(network, decay, **options)
-        self.weight, self.transfer, self.veil, self.dry = supervised, transfer, veil, dry
+        self.weight, self.transfer, self.dry = supervised, transfer, dry
+        self.veil, self.veiled = veil, veiled
         self.forgetting = forgetting
         self.start = copy.deepcopy(network).requires_grad_(False).eval() if forgetting else None
         self.brightness, self.turn, self.zoom = brightness, turn, zoom
         for name in ("photos_dark", "clean_dark") if veil else ():  # running means; 0 before the first step
             self.register_buffer(name, torch.zeros(()))
         self._seen: Tensor | None = None
+        self._streakless: Tensor | None = None
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
         if unpaired is None:
             raise SstlError(f"method '{self.name}' needs unlabelled photos; give data.unpaired.")
         labelled = left_dry(paired, self.dry)
+        pairs = self.made(paired, unpaired.rainy)
+        if self.veiled:
+            labelled = self.behind_veil(labelled)
         result = self.network(labelled.rainy)
         parts = self.compared(result, labelled)
-        made = self.supervised(self.made(paired, unpaired.rainy))["loss"]
+        made = self.supervised(pairs)["loss"]
         loss = self.weight * parts["loss"] + self.transfer * made
         if self.start is not None:
             with torch.no_grad():
@@ -107,12 +114,18 @@ class StreakTransfer(Taught):
         pairs = lay_over(paired.clean, streak, self.brightness, paired.key)
         if self.veil:
             # Not the restored photos: a teacher that has learned to lift the veil would find none in them.
-            streakless = (photos - found).clamp(0, 1)
-            self._seen = torch.stack([darkness(streakless), darkness(paired.clean)])
-            if self.photos_dark:
-                strength = self.veil * drawn(len(found), torch.rand).to(found)
-                pairs = lay_veil(pairs, streakless, strength * veil_share(self.photos_dark, self.clean_dark))
+            self._streakless = (photos - found).clamp(0, 1)
+            self._seen = torch.stack([darkness(self._streakless), darkness(paired.clean)])
+            pairs = self.behind_veil(pairs)
         return pairs
+
+    @torch.no_grad()
+    def behind_veil(self, pairs: PairedBatch) -> PairedBatch:
+        """Return pairs behind the veils of the photos of ``made``, each behind a random part of one."""
+        if self._streakless is None or not self.photos_dark:
+            return pairs
+        strength = self.veil * drawn(len(pairs.clean), torch.rand).to(pairs.clean)
+        return lay_veil(pairs, self._streakless, strength * veil_share(self.photos_dark, self.clean_dark))
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
