@@ -31,7 +31,7 @@ from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation import BOLD, KNOWN, MATCHED, MIST, REHEARSED, boldly_matched, light_of
+from sstl.report.adaptation import BOLD, KNOWN, MATCHED, MIST, boldly_matched, light_of
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -54,7 +54,6 @@ class Trial:
             oracle), or what is wrong on purpose, so that the label-free score has something to find: "photos" (the
             photos are taken for their own truth: remove nothing) and "smooth" (their truth, blurred).
         share: how much of the labelled images wear that rain; None leaves it to ``boldly_matched``.
-        rehearsed: weight of the anchor's pairs beside that share, which is a weight then; None: what it leaves of 1.
         options: of the method.
         everywhere: run it on all sources, not on joint alone.
         shipped: run it on the weights of the package, too.
@@ -67,7 +66,6 @@ class Trial:
     method: str = "supervised"
     rain: str = ""
     share: float | None = 0.6
-    rehearsed: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
     gate: bool = False
@@ -83,7 +81,7 @@ class Trial:
 
 
 # ``sstl adapt`` from weights of one's own, with clear photographs.
-DEFAULT = Trial("default", "matched", None, REHEARSED, BOLD, gate=True, both=True, routed=True)
+DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, both=True, routed=True)
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
@@ -110,7 +108,7 @@ TRIALS = {
     "without_veil": replace(DEFAULT, options={**BOLD, "veil": 0.0}),
     "without_dry": replace(DEFAULT, options={**BOLD, "dry": 0.0}),
     "without_veiled": replace(DEFAULT, options={**BOLD, "veiled": False}),
-    "without_rehearsal": replace(DEFAULT, rehearsed=0.0),
+    "without_rehearsal": replace(DEFAULT, share=1.0),  # matched rain on all labelled pairs
 }
 
 
@@ -126,17 +124,15 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         share = boldly_matched(
             source.path, open_images(SourceConfig(str(domain.root / "photos")), "rainy"), light, SEED
         )
-    rehearsed = 1 - share if trial.rehearsed is None else trial.rehearsed
-    parts = anchor(rehearsed)
+    parts = anchor(1 - share)
     if trial.rain in ("truth", "photos", "smooth"):
         parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=share),)
     elif trial.rain:
         parts += (PairedPart("manifest.csv", split="train", recipe=rain or trial.rain, weight=share),)
-    labelled = {} if trial.rehearsed is None else {"supervised": round(rehearsed + share, 2)}
     return TrainConfig(
         output=output,
         network=NetworkConfig(source.network, source.options, str(source.path)),
-        method=MethodConfig(trial.method, {**trial.options, **labelled}),
+        method=MethodConfig(trial.method, trial.options),
         data=DataConfig(parts, (SourceConfig(str(domain.root / "photos")),), crop=source.crop),
         optimizer=OptimizerConfig(lr=source.lr, warmup_steps=10, final=0.1),
         steps=STEPS,

@@ -55,10 +55,9 @@ LOOKED_AT = 48  # crops, to see how much of their rain is seen
 LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
 MIST = "mist"  # a third of what a router learns others from: else it takes misty photographs for rain behind a veil
 # What the method ``default`` does where a router keeps the start: streak transfer at its full weight, everything behind
-# the photos' veil, and of the labelled pairs few that are rehearsed, beside matched rain. See experiments/shift.
-BOLD = {"dry": 0.2, "transfer": 1.0, "balance": 0.01, "veil": 1.0, "veiled": True}
-REHEARSED = 0.3  # weight of the rehearsed pairs then: all of it held back what is new, none let texture go
-BOLDLY_MATCHED = 0.5  # weight of the matched rain then, for a start that sees nothing of the photos'
+# the photos' veil, and half as much of labelled pairs, which wear matched rain in so far as the start sees none; see
+# ``boldly_matched`` and experiments/shift.
+BOLD = {"dry": 0.2, "supervised": 0.5, "transfer": 1.0, "balance": 0.01, "veil": 1.0, "veiled": True}
 FIGURES = "figures.json"
 Failures = dict[Path, str]
 
@@ -129,10 +128,8 @@ def adapt(
         known: recipes of more rain that the weights know, none of which they may lose for the photos' sake: by default
             ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
-            (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, and none for the control. If
-            ``routed``, of the method ``default`` it is the weight of such pairs, beside ``REHEARSED`` of the others;
-            by default up to half (see ``boldly_matched``). Of it the gate takes only how much rain there is
-            (``gate.light``; 0 takes that limit away): who trains on it would pass an exam made of it.
+            (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, if ``routed`` what ``boldly_matched``
+            says, and none for the control. Of it the gate takes only how much rain there is (``gate.light``; 0 takes that limit away): who trains on it would pass an exam made of it.
         routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
@@ -159,10 +156,9 @@ def adapt(
     general = weights in {f"joint-{size}" for size in get_args(Size)}
     if routed is None:
         routed = method == "default" and gate and not general and clear_photographs(clean) >= LEAST_CLEAN
-    bold = routed and method == "default"
     if routed:
         check_router(clean, gate)
-        options = {**(BOLD if bold else {}), **(options or {})}
+        options = {**(BOLD if method == "default" else {}), **(options or {})}
     try:
         optimizer = OptimizerConfig(lr=learning_rate, warmup_steps=20, final=0.1)
         config = TrainConfig(
@@ -207,7 +203,7 @@ def adapt(
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config)
     else:
-        config, light = _with_matched_rain(config, matched, resume, bold)
+        config, light = _with_matched_rain(config, matched, resume)
         if minutes is not None:
             began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
             steps = load_config(TrainConfig, began).steps if resume else steps_for(minutes, config)
@@ -330,10 +326,10 @@ def light_of(rain: str | Path, clean: ImageSource, seed: int) -> float:
 
 
 def boldly_matched(weights: str | Path, photos: ImageSource, light: float, seed: int) -> float:
-    """Return the weight of labelled pairs that wear matched rain where a router keeps the start, in [0, 1].
+    """Return the share of clean images that is to wear matched rain where a router keeps the start, in [0, 1].
 
-    ``BOLDLY_MATCHED`` of what the start does not see of the photos' rain. What it sees is transferred, and the photos'
-    own streaks are better than rendered ones.
+    It is what the start does not see of the photos' rain. What it sees is transferred, and the photos' own streaks are
+    better than rendered ones; the rest of the clean images wears rain that is rehearsed, lest texture pass for rain.
 
     Args:
         weights: the start.
@@ -342,31 +338,22 @@ def boldly_matched(weights: str | Path, photos: ImageSource, light: float, seed:
         seed: of the crops that are looked at.
     """
     crops = draw_crops(photos, LOOKED_AT, SIDE, seed)
-    return round(BOLDLY_MATCHED * unseen(load_weights(weights).network, crops, light), 2)
+    return round(unseen(load_weights(weights).network, crops, light), 2)
 
 
-def _with_matched_rain(
-    config: TrainConfig, share: float | None, resume: bool, bold: bool
-) -> tuple[TrainConfig, float | None]:
+def _with_matched_rain(config: TrainConfig, share: float | None, resume: bool) -> tuple[TrainConfig, float | None]:
     """Lay matched rain on a share of the clean photographs, by default that of ``boldly_matched``.
 
-    If ``bold``, the share is a weight beside that of ``REHEARSED`` pairs. Returns the run and how much of that rain
-    there is, see ``light_of``; None if nothing is matched.
+    Returns the run and how much of that rain there is, see ``light_of``; None if nothing is matched.
     """
-    (clean,), light = config.data.paired, None
-    parts: tuple[PairedPart, ...] = (clean,)
-    if share != 0:
-        rain = matched_rain(config, resume)
-        light = light_of(rain, open_images(clean, "clean"), config.seed)
-        if share is None:
-            photos = open_images(config.data.unpaired[0], "rainy")
-            share = boldly_matched(str(config.network.weights), photos, light, config.seed)
-    rehearsed = REHEARSED if bold else 1 - share
-    if share:
-        parts = (replace(clean, weight=rehearsed), replace(clean, recipe=rain, weight=share))
-    if bold:
-        options = {"supervised": round(rehearsed + share, 2), **config.method.options}
-        config = replace(config, method=replace(config.method, options=options))
+    if share == 0:
+        return config, None
+    rain, (clean,) = matched_rain(config, resume), config.data.paired
+    light = light_of(rain, open_images(clean, "clean"), config.seed)
+    if share is None:
+        photos = open_images(config.data.unpaired[0], "rainy")
+        share = boldly_matched(str(config.network.weights), photos, light, config.seed)
+    parts = (replace(clean, weight=1 - share), replace(clean, recipe=rain, weight=share)) if share else (clean,)
     return replace(config, data=replace(config.data, paired=parts)), light
 
 
