@@ -44,8 +44,9 @@ one's own with a folder of clear photographs (from the shipped weights on `--rou
 gate included, by the settings of the suite: 200 steps at its higher rate on smaller crops, the source's own data
 rehearsed, and rain that the source itself finds, where `sstl adapt` lets the shipped weights find it. It holds nothing
 back, because the start goes on to restore what
-does not look like the photos (`gate.others`): streak transfer at its full weight, matched streaks on up to half of the
-pairs, the less the start sees of the photos' rain, one in five dry; its router learns what other images look like from
+does not look like the photos (`gate.others`): streak transfer at its full weight and the labelled pairs at half of it,
+one in five dry, both behind the photos' veil; the less the start sees of the photos' rain, the more of the pairs wear
+matched streaks; its router learns what other images look like from
 the source's own pairs, from 32 dry photographs and from mist without rain on these, and its gate judges on crops of 32
 others and on the rain that either the start or the judged network sees
 (`gate.both`), and admits none that finds much more rain than was matched (`gate.light`); `without_...` are its

@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--matched",
         metavar="SHARE",
         type=float,
-        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; where routed, up to "
-        "0.5, the less the start sees of their rain; 0 for supervised)",
+        help="share of the clean photographs that wear rain matched to the photos (default: 0.1; where routed, what "
+        "the start does not see of their rain; 0 for supervised)",
     )
     parser.add_argument(
         "--routed",

@@ -129,7 +129,8 @@ def adapt(
             ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, if ``routed`` what ``boldly_matched``
-            says, and none for the control. Of it the gate takes only how much rain there is (``gate.light``; 0 takes that limit away): who trains on it would pass an exam made of it.
+            says, and none for the control. Of it the gate takes only how much rain there is (``gate.light``; 0 takes
+            that limit away): who trains on it would pass an exam made of it.
         routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
