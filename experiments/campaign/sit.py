@@ -56,7 +56,8 @@ BRANCHES: dict[str, tuple[str, ...]] = {
 }
 # At smaller crops a network learns to rely on their borders, the more the farther it sees.
 CROP, BATCH, EMA_DECAY = 256, 2, 0.998
-RATES = dict.fromkeys(SIZES, 3e-4)  # at twice that, base ended below its start, and tiny kept half of its way
+# At twice these, base ended below its start or kept a quarter of its way, and tiny kept half.
+RATES = {"tiny": 3e-4, "small": 3e-4, "base": 1.5e-4}
 
 
 def configuration(size: str, branch: str, start: Path | None, work: Path, sitting: int) -> TrainConfig:
