@@ -182,15 +182,16 @@ class Gate:
         photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[range(first, first + ROUTED_PHOTOS)]
         paired = PairedStream(self.gate.others, side, seed, data.root, 0)[range(first, first + ROUTED_PAIRS)]
         seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
+        named = (seen, photos.key), (others, paired.key * 2)
         clear = looks(self.rehearsed.clean)
-        found: dict[str, float] = {}
-        for spared in (clear, np.concatenate([clear, looks(self.rehearsed.rainy)])):
-            shares = reliability((seen, photos.key), (others, paired.key * 2), spared)
-            # Rehearsed rain that the router takes is paid for with the way; rain that is all like it, with the photos.
-            if not found or shares[0] >= SPARING * found["photos"]:
-                router.learn(seen, others, spared)
-                found = dict(zip(("photos", "others"), shares, strict=True))
-        return found
+        both = np.concatenate([clear, looks(self.rehearsed.rainy)])
+        # Rehearsed rain that the router takes is paid for with the way; where the photos' rain is like it, with photos.
+        spared, shares = clear, reliability(*named, clear)
+        less = reliability(*named, both)
+        if less[0] >= SPARING * shares[0]:
+            spared, shares = both, less
+        router.learn(seen, others, spared)
+        return dict(zip(("photos", "others"), shares, strict=True))
 
     def _remember(self, entry: dict[str, Any]) -> None:
         """Note a judgement."""
