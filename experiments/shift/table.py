@@ -56,7 +56,8 @@ renderer that made the domains, whose recipes it must find within its prior; onl
 `mixture`) has streaks that it cannot render, so the others flatter it.
 Until `sstl match` made it as strong as the photos' (`as_strong`), matched rain was much too strong:
 so it was for the cells of `matched` and `cautious`, which were measured before.
-The rows of `shipped` are of `joint-small` before its fourth sitting, and were measured before `gate.light`.
+The rows of `shipped` are of `joint-small` before its fourth sitting, and were measured before `gate.light`, those of
+`default` when the labelled pairs weighed as much as the others and wore no veil.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
