@@ -14,6 +14,7 @@ from sstl.methods import create_method
 from sstl.methods.exchange import as_pairs
 from sstl.ops.veil import dark_channel
 from sstl.rain import rain_map
+from sstl.report.adaptation import BOLD
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
 
 
@@ -132,8 +133,9 @@ def adapted(start, source):
     return adapt
 
 
-def test_it_learns_the_target_and_keeps_the_texture(adapted, start):
-    network, test = adapted(), pairs(64, TARGET, 3)
+@pytest.mark.parametrize("options", [{}, BOLD], ids=["alone", "bold"])
+def test_it_learns_the_target_and_keeps_the_texture(options, adapted, start):
+    network, test = adapted(**options), pairs(64, TARGET, 3)
     assert removed(network, test) > removed(start, test) + 0.02
     assert contrast_kept(network, backgrounds(64, 4)) > 0.9
 
