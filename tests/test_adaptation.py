@@ -271,6 +271,7 @@ def test_enough_clear_photographs_make_a_router(photos, dry, tmp_path, monkeypat
         raise Interrupted("seen", 2, resumable=False)
 
     monkeypatch.setattr(adaptation, "train", noted)
+    monkeypatch.setattr(adaptation, "learn_routes", lambda _: {"photos": adaptation.LEAST_ALIKE})
     with pytest.raises(Interrupted):
         adapt(photos, tmp_path / "run", clean=dry, **{"weights": SOURCE, **options})
     assert bool(seen[0].gate and seen[0].gate.others) == routed
@@ -280,6 +281,26 @@ def test_enough_clear_photographs_make_a_router(photos, dry, tmp_path, monkeypat
     with pytest.raises(Interrupted):
         adapt(photos, tmp_path / "run", clean=dry, **{"weights": SOURCE, **options})
     assert not (seen[1].gate and seen[1].gate.others)
+
+
+def test_photos_that_a_router_would_not_tell_from_others_are_adapted_to_with_care(photos, dry, tmp_path, monkeypatch):
+    told(monkeypatch, 1.0)
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr(adaptation, "learn_routes", lambda config: asked.append(config) or {"photos": 0.04})
+    result = adapt(photos, tmp_path / "run", SOURCE, steps=2, clean=dry)
+    assert asked[0].gate is not None
+    assert {part.path for part in asked[0].gate.others} == {str(dry)}
+    config = load_config(TrainConfig, tmp_path / "run" / "config.yaml")
+    assert config.gate is not None
+    assert not config.gate.others
+    assert not config.gate.both
+    assert config.method.options == {}
+    assert [part.weight for part in config.data.paired] == [1 - adaptation.MATCHED, adaptation.MATCHED]
+    assert result.outcome.alike
+    said = verdict(result.figures, result.outcome)
+    assert "4% would have been told from them" in said
+    assert "were recognised" not in said
+    assert "4% would have been told from them" in result.report.read_text()
 
 
 def test_a_router_without_photographs_or_a_judge_is_refused(photos, dry, tmp_path):
@@ -329,7 +350,7 @@ def test_verdict_tells_gain_harm_and_collapse():
             "Nothing to adapt to: rain is found in 0.1% of your photos' pixels. The start is returned.",
         ),
         (Outcome(40, 0.1, False, 0.1, 0.2, 0.0, 50, 1.0), "No gain beyond its own uncertainty (+0.10 ± 0.20 dB"),
-        (Outcome(40, 0.1, False), "No network was found that neither forgets nor harms"),
+        (Outcome(40, 0.1, False), "nor takes other things for rain. The start is returned."),
         (Outcome(5, 0.1, True, 1.0, 0.2, 0.0, 50, 1.0), "With 5 photos the result depends on which they are"),
         (Outcome(40), "Nobody judged"),
     ],

@@ -14,6 +14,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,22 @@ from sstl.config import to_tree
 from sstl.data import PairSource, SourceConfig, open_images, open_pairs
 from sstl.data.matching import match_photos, recipe_yaml
 from sstl.data.stream import PairedPart
-from sstl.engine import DataConfig, GateConfig, MethodConfig, NetworkConfig, OptimizerConfig, TrainConfig, train
+from sstl.engine import (
+    DataConfig,
+    GateConfig,
+    MethodConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainConfig,
+    learn_routes,
+    train,
+)
 from sstl.methods.trust import CALIBRATION
 from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
 from sstl.ops.files import write_atomic
 from sstl.rain import load_recipe, streaks_alone
-from sstl.report.adaptation import BOLD, KNOWN, MATCHED, MIST, boldly_matched, light_of
+from sstl.report.adaptation import BOLD, KNOWN, LEAST_ALIKE, MATCHED, MIST, boldly_matched, light_of
 from sstl.report.environment import environment
 from sstl.restore import Restorer, load
 
@@ -114,6 +124,8 @@ TRIALS = {
 
 def configuration(domain: Domain, source: Source, trial: Trial, output: Path) -> TrainConfig:
     """Return the training of a cell: the same steps, crops and learning rate for all trials of a source."""
+    if trial.routed and recognised(domain) < LEAST_ALIKE:
+        trial = TRIALS["cautious"]  # as ``sstl adapt`` does
     rain, light = None, None
     share = trial.share if trial.rain else 0.0
     if trial.rain == "matched":
@@ -153,6 +165,16 @@ def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     beside = tuple(PairedPart(str(domain.root / "beside"), recipe=recipe, weight=0.5) for recipe in LIKE_SOURCES)
     others = (*anchor(), *beside, PairedPart(beside[0].path, recipe=MIST)) if trial.routed else ()
     return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both, others=others)
+
+
+@cache
+def recognised(domain: Domain) -> float:
+    """Return the share of a domain's photos that a router recognises, whatever the source."""
+    source = SOURCES[0]
+    network = NetworkConfig(source.network, source.options, str(source.path))
+    data = DataConfig(anchor(), (SourceConfig(str(domain.root / "photos")),))
+    judged = gate(domain, source, DEFAULT)
+    return learn_routes(TrainConfig(output=Path(), network=network, data=data, gate=judged, seed=SEED))["photos"]
 
 
 def matched(domain: Domain) -> Path:

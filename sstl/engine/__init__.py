@@ -10,6 +10,7 @@ from sstl.engine.config import (
     ValidationConfig,
 )
 from sstl.engine.folder import check_output, clear_run
+from sstl.engine.gate import learn_routes
 from sstl.engine.train import Interrupted, build_network, train
 from sstl.ops.files import read_log
 
@@ -25,6 +26,7 @@ __all__ = [
     "build_network",
     "check_output",
     "clear_run",
+    "learn_routes",
     "read_log",
     "train",
 ]

@@ -18,6 +18,7 @@ from sstl.methods.trust import Exam, Harm, Judgement, Standing, Trust, make_exam
 from sstl.networks import Network, load_weights, save_weights
 from sstl.networks.routed import Routed, latest, looks, reliability
 from sstl.ops.precision import resolve_precision
+from sstl.types import PairedBatch
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)  # of the way from the start, tried from the whole way down
@@ -66,9 +67,8 @@ class Gate:
         self.start = copy.deepcopy(network).to(device)
         data, count, side = config.data, self.gate.crops, self.gate.side
         stream = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)
-        paired = PairedStream(self.gate.paired or data.paired, side, config.seed + SEED, data.root, 0)
         self.photos = stream[range(count)].rainy.to(device)
-        self.rehearsed = paired[range(count)].to(device)
+        self.rehearsed = _rehearsed(config).to(device)
         self.known = [
             PairedStream((part,), side, config.seed + SEED, data.root, 0)[range(KNOWN_CROPS)].to(device)
             for part in self.gate.known
@@ -77,7 +77,7 @@ class Gate:
         self.routing: dict[str, float] | None = None
         if self.gate.others:
             self.shipped = Routed(self.start).to(device)
-            self.routing = self._learn_routes(self.shipped)
+            self.routing = learn_routes(config, self.shipped)
         finder = self.start if self.gate.finder is None else load_weights(self.gate.finder).network.to(device)
         with self.arithmetic():
             self.seen = rain_seen(finder, self.photos)
@@ -175,24 +175,6 @@ class Gate:
         share = 1.0 if self.routing is None else self.routing["photos"]
         return replace(judgement, gain=share * judgement.gain, error=share * judgement.error)
 
-    def _learn_routes(self, router: Routed) -> dict[str, float]:
-        """Teach a router the photos, and return how far it can be relied on: see ``routing``."""
-        data, side, seed = self.config.data, self.gate.side, self.config.seed + SEED
-        first = self.gate.crops  # not those that networks are judged on
-        photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[range(first, first + ROUTED_PHOTOS)]
-        paired = PairedStream(self.gate.others, side, seed, data.root, 0)[range(first, first + ROUTED_PAIRS)]
-        seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
-        named = (seen, photos.key), (others, paired.key * 2)
-        clear = looks(self.rehearsed.clean)
-        both = np.concatenate([clear, looks(self.rehearsed.rainy)])
-        # Rehearsed rain that the router takes is paid for with the way; where the photos' rain is like it, with photos.
-        spared, shares = clear, reliability(*named, clear)
-        less = reliability(*named, both)
-        if less[0] >= SPARING * shares[0]:
-            spared, shares = both, less
-        router.learn(seen, others, spared)
-        return dict(zip(("photos", "others"), shares, strict=True))
-
     def _remember(self, entry: dict[str, Any]) -> None:
         """Note a judgement."""
         self.best = entry if entry["better"] else self.best
@@ -211,3 +193,40 @@ class Gate:
     def arithmetic(self) -> torch.autocast:
         """The arithmetic of the run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def learn_routes(config: TrainConfig, router: Routed | None = None) -> dict[str, float]:
+    """Return how far a router can be relied on that learns a run's photos and ``config.gate.others``.
+
+    Args:
+        config: the run.
+        router: what is to learn them; with None it is only told how well one would.
+
+    Returns:
+        the shares of the ``photos`` and of the ``others`` that it takes for photos, of those that it did not learn.
+    """
+    assert config.gate is not None
+    data, side, seed = config.data, config.gate.side, config.seed + SEED
+    first = config.gate.crops  # not those that networks are judged on
+    photos = UnpairedStream(data.unpaired, side, seed, data.root, 0)[range(first, first + ROUTED_PHOTOS)]
+    paired = PairedStream(config.gate.others, side, seed, data.root, 0)[range(first, first + ROUTED_PAIRS)]
+    rehearsed = _rehearsed(config)
+    seen, others = looks(photos.rainy), looks(torch.cat([paired.rainy, paired.clean]))
+    named = (seen, photos.key), (others, paired.key * 2)
+    clear = looks(rehearsed.clean)
+    both = np.concatenate([clear, looks(rehearsed.rainy)])
+    # Rehearsed rain that the router takes is paid for with the way; where the photos' rain is like it, with photos.
+    spared, shares = clear, reliability(*named, clear)
+    less = reliability(*named, both)
+    if less[0] >= SPARING * shares[0]:
+        spared, shares = both, less
+    if router is not None:
+        router.learn(seen, others, spared)
+    return dict(zip(("photos", "others"), shares, strict=True))
+
+
+def _rehearsed(config: TrainConfig) -> PairedBatch:
+    """The pairs on which nothing may be forgotten, and whose clean images must stay clear."""
+    assert config.gate is not None
+    data, gate = config.data, config.gate
+    return PairedStream(gate.paired or data.paired, gate.side, config.seed + SEED, data.root, 0)[range(gate.crops)]

@@ -29,6 +29,7 @@ from sstl.engine import (
     build_network,
     check_output,
     clear_run,
+    learn_routes,
     read_log,
     train,
 )
@@ -53,6 +54,7 @@ KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "r
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, to see how much of their rain is seen
 LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
+LEAST_ALIKE = 0.2  # share of the photos that a router must recognise: of all, one network without it learns a fifth
 MIST = "mist"  # a third of what a router learns others from: else it takes misty photographs for rain behind a veil
 # What the method ``default`` does where a router keeps the start: streak transfer at its full weight, everything behind
 # the photos' veil, and half as much of labelled pairs, which wear matched rain in so far as the start sees none; see
@@ -155,11 +157,8 @@ def adapt(
     start = str(Path(weights).resolve()) if Path(weights).exists() else str(weights)
     check_folders(photos, output, clean, held_out)
     general = weights in {f"joint-{size}" for size in get_args(Size)}
-    if routed is None:
-        routed = method == "default" and gate and not general and clear_photographs(clean) >= LEAST_CLEAN
     if routed:
         check_router(clean, gate)
-        options = {**(BOLD if method == "default" else {}), **(options or {})}
     try:
         optimizer = OptimizerConfig(lr=learning_rate, warmup_steps=20, final=0.1)
         config = TrainConfig(
@@ -188,8 +187,6 @@ def adapt(
     check_output(output, resume, overwrite)
     if matched is None and method == "supervised":
         matched = 0.0
-    elif matched is None and not routed:
-        matched = MATCHED
     if matched is not None and not 0 <= matched <= 1:
         raise ConfigError(f"'matched' is {matched}; give a share between 0 and 1.")
     if known is None:
@@ -201,19 +198,29 @@ def adapt(
         for name in (FIGURES, RAIN, PAGE):  # of a run that is replaced
             (output / name).unlink(missing_ok=True)
     found = rain_cover(open_images(config.data.unpaired[0], "rainy"), seed) if gate else None
+    alike: dict[str, Any] = {}
     if found is not None and found < DRY:
         adapted = _nothing_to_do(config)
     else:
+        judged = _judged_on(held_out, (recipe, *known), clean)
+        if routed is None:
+            routed = method == "default" and gate and not general and clear_photographs(clean) >= LEAST_CLEAN
+            if routed and (share := learn_routes(replace(config, gate=judged))["photos"]) < LEAST_ALIKE:
+                routed, alike = False, {"recognised": share, "alike": True}
+        if routed and method == "default":
+            config = replace(config, method=MethodConfig(method, {**BOLD, **config.method.options}))
+        if not routed:
+            judged = replace(judged, both=False, others=())
+            matched = MATCHED if matched is None else matched
         config, light = _with_matched_rain(config, matched, resume)
         if minutes is not None:
             began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
             steps = load_config(TrainConfig, began).steps if resume else steps_for(minutes, config)
             config = replace(config, steps=steps)
         if gate:
-            judged = _judged_on(held_out, (recipe, *known), clean if routed else None)
             config = replace(config, gate=replace(judged, light=light or None))
         adapted = train(config, resume=resume, overwrite=overwrite)
-    outcome = Outcome.of(adapted, len(usable), found)
+    outcome = replace(Outcome.of(adapted, len(usable), found), **alike)
     figures = measure(weights, adapted, usable, truth)
     write_atomic(output / FIGURES, json.dumps({"outcome": vars(outcome), "figures": figures}, indent=1) + "\n")
     return Adaptation(adapted, report_run(output), figures, outcome, failures)
@@ -358,7 +365,7 @@ def _with_matched_rain(config: TrainConfig, share: float | None, resume: bool) -
     return replace(config, data=replace(config.data, paired=parts)), light
 
 
-def _judged_on(held_out: str | Path, recipes: Sequence[str], routed: str | Path | None) -> GateConfig:
+def _judged_on(held_out: str | Path, recipes: Sequence[str], clean: str | Path) -> GateConfig:
     """Return a gate that judges on photographs that are not trained on: of three, a network may learn the photographs.
 
     The rain is found by the shipped weights, because a start may be blind to the rain that it must learn.
@@ -366,14 +373,12 @@ def _judged_on(held_out: str | Path, recipes: Sequence[str], routed: str | Path 
     Args:
         held_out: those photographs.
         recipes: the rain that is rehearsed, then more that must not be lost.
-        routed: clear photographs, if a router is to keep the start for others than the photos.
+        clean: clear photographs, from which a router learns what others than the photos look like.
     """
     judged, *known = (_rained_on(held_out, "dev", recipe) for recipe in recipes)
-    others: list[PairedPart] = []
-    if routed is not None:
-        others = [_rained_on(routed, "train", recipe) for recipe in recipes]
-        others.append(_rained_on(routed, "train", MIST, len(recipes) / 2))
-    return GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT, both=bool(others), others=tuple(others))
+    others = [_rained_on(clean, "train", recipe) for recipe in recipes]
+    others.append(_rained_on(clean, "train", MIST, len(recipes) / 2))
+    return GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT, both=True, others=tuple(others))
 
 
 def _nothing_to_do(config: TrainConfig) -> Path:

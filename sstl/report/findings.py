@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Outcome:
         step, share: of which step the weights are, and how much of the way from the start was kept.
         recognised, mistaken: share of the photos, and of other images, that a router takes for photos which did not
             learn from them; None without.
+        alike: whether there is no router because it would have recognised too few photos: ``recognised`` is how many.
     """
 
     photos: int
@@ -59,6 +60,7 @@ class Outcome:
     share: float | None = None
     recognised: float | None = None
     mistaken: float | None = None
+    alike: bool = False
 
     @classmethod
     def of(cls, weights: Path, photos: int, cover: float | None) -> Self:
@@ -67,7 +69,7 @@ class Outcome:
         if trust is None:
             return cls(photos, cover)
         best = trust["best"] or {}
-        said = {name: best.get(name) for name in ("gain", "error", "forgotten", "step", "share")}
+        said: dict[str, Any] = {name: best.get(name) for name in ("gain", "error", "forgotten", "step", "share")}
         routing = trust.get("routing") or {}
         return cls(
             photos,
@@ -108,6 +110,11 @@ def measure(
 def verdict(figures: Figures, outcome: Outcome) -> str:
     """Say in a few sentences what came out, and warn of the ways in which an adaptation fails."""
     said = [*_of_truth(figures), judged(outcome)]
+    if outcome.alike:
+        said.append(
+            f"Your photos look much like others: {outcome.recognised:.0%} would have been told from them, so no router "
+            "keeps the start for the rest, and one network was adapted with care."
+        )
     if outcome.photos < FEW:
         said.append(f"With {outcome.photos} photos the result depends on which they are; {FEW} or more are better.")
     if outcome.accepted is not False and not outcome.dry:
@@ -136,14 +143,16 @@ def judged(outcome: Outcome) -> str:
     if outcome.accepted is None:
         return "Nobody judged: the last weights are kept, whatever they are."
     if outcome.gain is None:
-        return "No network was found that neither forgets nor harms clear photographs nor takes other things for rain. "
-        "The start is returned."
+        return (
+            "No network was found that neither forgets nor harms clear photographs nor takes other things for rain. "
+            "The start is returned."
+        )
     digits = 1 if abs(outcome.gain) >= 1 else 2
     told = f"{outcome.gain:+.{digits}f} ± {outcome.error:.{digits}f} dB"
     if not outcome.accepted:
         return f"No gain beyond its own uncertainty ({told}, predicted without truth). The start is returned."
     kept = f"the network of step {outcome.step} is kept"
-    if outcome.recognised is not None:
+    if outcome.recognised is not None and not outcome.alike:
         kept += f" for images that look like your photos; of those held back, {outcome.recognised:.0%} were recognised"
     return f"Adapted: your photos gain {told} (predicted without truth; {kept})."
 
