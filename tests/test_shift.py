@@ -23,6 +23,7 @@ from sstl.rain import Recipe, list_recipes, load_recipe
 SHIFT = ROOT / "experiments" / "shift"
 sys.path.insert(0, str(SHIFT))
 import domains  # noqa: E402
+import run as suite  # noqa: E402
 from doubt import BLOCK, agreement, in_blocks  # noqa: E402
 from table import gains_of, shares  # noqa: E402
 
@@ -103,6 +104,22 @@ def test_the_gates_judge_on_other_places_than_the_photos(tmp_path, monkeypatch):
         photos, *dry = (laid[domain.root / part] for part in ("truth", "held-out", "beside"))
         assert [len(photos), *map(len, dry)] == [domains.PHOTOS, domains.DRY // 2, domains.DRY // 2]
         assert len({*photos, *dry[0], *dry[1]}) == domains.PHOTOS + domains.DRY
+
+
+@pytest.mark.parametrize("told", [0.0, 1.0])
+def test_what_no_router_would_recognise_is_adapted_to_with_care(tmp_path, monkeypatch, told):
+    monkeypatch.setattr(suite, "recognised", lambda _: told)
+    monkeypatch.setattr(suite, "matched", lambda _: tmp_path / "streaks.yaml")
+    monkeypatch.setattr(suite, "light_of", lambda *_: 0.1)
+    monkeypatch.setattr(suite, "boldly_matched", lambda *_: 0.5)
+    monkeypatch.setattr(suite, "open_images", lambda *_: None)
+    domain, source = domains.Domain("any", tmp_path), suite.SOURCES[0]
+    default, cautious = (
+        suite.configuration(domain, source, suite.TRIALS[name], tmp_path) for name in ("default", "cautious")
+    )
+    assert (default == cautious) == (told == 0)
+    assert default.gate is not None
+    assert bool(default.gate.others) == (told == 1)
 
 
 def test_the_gap_is_pooled_over_cells_whose_oracle_gains_enough():
