@@ -31,7 +31,7 @@ class InputError(SstlError):
 
 
 class DivergenceError(SstlError):
-    """Training stopped because the loss stayed NaN or infinite; the last good checkpoint is kept."""
+    """Training stopped because the loss stayed NaN or infinite; the checkpoints from before are kept."""
 
     exit_code = 1
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from sstl.methods import create_method
 from sstl.methods.trust import Harm, Judgement, Trust
 from sstl.networks import save_weights
 from sstl.networks.routed import Routed
+from sstl.networks.weights import read_info
 from sstl.rain import Match, load_recipe, render
 from sstl.report import adaptation, findings
 from sstl.report.adaptation import KNOWN, adapt, check_photos, rain_cover, report_run
@@ -312,6 +316,61 @@ def test_a_router_without_photographs_or_a_judge_is_refused(photos, dry, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def earlier(tmp_path, monkeypatch):
+    """The folder of a run, and adaptations to photos that pass for dry."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (adaptation.FIGURES, adaptation.RAIN, adaptation.PAGE):
+        (folder / name).touch()
+    save_weights(folder / "weights.safetensors", sstl.load("joint-tiny").network)
+    monkeypatch.setattr(adaptation, "rain_cover", lambda *_: 0.0)
+    return folder
+
+
+def kept(folder):
+    return {path.name for path in folder.iterdir()} == {
+        "weights.safetensors",
+        "figures.json",
+        "rain.yaml",
+        "report.html",
+    }
+
+
+def test_the_start_of_an_adaptation_is_not_removed_with_the_run_that_it_is_of(photos, earlier):
+    for weights in (earlier, earlier / "weights.safetensors"):
+        with pytest.raises(ConfigError, match="which is emptied first"):
+            adapt(photos, earlier, weights, overwrite=True)
+    assert kept(earlier)
+
+
+@pytest.mark.parametrize("option", ["clean", "held_out"])
+def test_a_run_is_not_removed_for_one_that_cannot_begin(photos, earlier, option):
+    with pytest.raises(SstlError, match="nowhere"):
+        adapt(photos, earlier, overwrite=True, **{option: "nowhere"})
+    assert kept(earlier)
+
+
+def test_a_run_that_is_under_way_elsewhere_is_left_alone(photos, earlier):
+    held = "import sys; from pathlib import Path; from sstl.engine import only_run\nwith only_run(Path(sys.argv[1])):"
+    command = [sys.executable, "-c", f"{held} print(flush=True), sys.stdin.read()", str(earlier)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match="in use by another run"):
+            adapt(photos, earlier, overwrite=True)
+        (earlier / ".lock").rename(earlier.with_name("lock"))
+        assert kept(earlier)
+        other.communicate()
+
+
+@pytest.mark.parametrize(("general", "weights"), [(True, "joint-tiny"), (True, "copy.safetensors"), (False, SOURCE)])
+def test_the_shipped_weights_are_known_under_whatever_name(tmp_path, general, weights):
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(read_info("joint-tiny")["path"], copy)
+    assert adaptation.for_general_use(copy if weights == copy.name else read_info(weights)["path"]) == general
+
+
 def test_bold_is_streak_transfer_with_dry_pairs_behind_the_veil():
     network = sstl.create_network("joint", size="tiny")
     ours = create_method("default", network, **adaptation.BOLD)
@@ -350,6 +409,7 @@ def test_verdict_tells_gain_harm_and_collapse():
             "Nothing to adapt to: rain is found in 0.1% of your photos' pixels. The start is returned.",
         ),
         (Outcome(40, 0.1, False, 0.1, 0.2, 0.0, 50, 1.0), "No gain beyond its own uncertainty (+0.10 ± 0.20 dB"),
+        (Outcome(40, 0.1, False, 0.04, 0.02, 0.0, 50, 1.0), "No gain that counts (+0.04 ± 0.02 dB"),
         (Outcome(40, 0.1, False), "nor takes other things for rain. The start is returned."),
         (Outcome(5, 0.1, True, 1.0, 0.2, 0.0, 50, 1.0), "With 5 photos the result depends on which they are"),
         (Outcome(40), "Nobody judged"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_a_closed_pipe_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_a_closed_pipe_does_not_make_a_failure_a_success():
+    failing = (
+        "import sys, sstl.cli.networks as one; from sstl.cli.main import main\n"
+        "one.run = lambda _: print('some failed') or 1\n"
+        "sys.stdin.read(); sys.exit(main(['networks']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", failing], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        assert process.communicate()[1] == b""
+    assert process.returncode == 1
 
 
 def test_networks(run_cli, tmp_path):

@@ -48,6 +48,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
         for name in NAMES:
             picture(tmp_path / folder / f"{name}.png", 20 * level)
             picture(tmp_path / folder / f"{name}.streak.png")
+            picture(tmp_path / folder / f"{name}.doubt.png")
     for name in NAMES[:2]:
         picture(tmp_path / "photos" / f"{name}.jpg", 60)
     return tmp_path / "a", tmp_path / "b", tmp_path / "photos"

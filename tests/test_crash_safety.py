@@ -234,6 +234,20 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(co
     assert outcome.err == f"sstl: error: {settings.output}: Read-only file system; check the path and the free space.\n"
 
 
+def test_of_a_link_the_file_is_replaced_and_a_pipe_is_written_into(tmp_path):
+    (tmp_path / "there.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "there.txt")
+    write_atomic(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "there.txt").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(tmp_path / "pipe", "told")
+    assert os.read(reader, 9) == b"told"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     path = write_atomic(tmp_path / "there.txt", "old")
 

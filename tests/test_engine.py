@@ -41,6 +41,7 @@ from sstl.engine import (
     train,
 )
 from sstl.engine.records import RunLog, picture_grid
+from sstl.engine.train import _Session
 from sstl.errors import ConfigError, DivergenceError, SstlError, WeightsError
 from sstl.methods import METHODS
 from sstl.methods.supervised import Supervised
@@ -606,8 +607,11 @@ def sick(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], M
 
 
 @pytest.mark.usefixtures("every_checkpoint")
-def test_steps_without_a_finite_loss_are_dropped_and_counted(config, sick):
-    settings = config(method=sick(lambda step: step in (2, 3, 5)), checkpoint_every=1, ema_decay=0.9)
+def test_steps_without_a_finite_loss_are_dropped_and_counted(config, sick, monkeypatch):
+    after = _Session._main_after_step
+    # A run saves nothing after such a step; here its state is to be seen.
+    monkeypatch.setattr(_Session, "_main_after_step", lambda run, numbers: (after(run, numbers), run.save()))
+    settings = config(method=sick(lambda step: step in (2, 3, 5)), checkpoint_every=1000, ema_decay=0.9)
     weights = train(settings)
     kept = dict(enumerate(map(tensors, checkpoints(settings.output)), start=1))
     lines = losses(settings.output)
@@ -647,6 +651,13 @@ def test_a_loss_that_stays_nan_stops_the_run_and_leaves_the_last_good_weights(co
     weights = train(cured, resume=True)
     assert all(t.isfinite().all() for t in tensors(weights).values())
     assert losses(settings.output)[24]["loss"] > 0
+
+
+def test_while_steps_are_dropped_no_checkpoint_takes_the_place_of_an_earlier_one(config, sick):
+    settings = config(method=sick(lambda step: step > 6), steps=100, checkpoint_every=2)
+    with pytest.raises(DivergenceError):
+        train(settings)
+    assert [path.stem for path in checkpoints(settings.output)] == ["step-00000004", "step-00000006"]
 
 
 def test_twenty_dropped_steps_that_are_not_in_a_row_do_not_stop_a_run(config, sick):

@@ -379,3 +379,12 @@ def test_the_environment_is_plain_and_knows_no_commit_outside_git(tmp_path: Path
     (tmp_path / "__init__.py").touch()
     assert commit(tmp_path) is None
     assert math.isfinite(environment()["threads"])
+
+
+def test_to_evaluate_nothing_is_an_error(run_cli, tmp_path):
+    for name in ("rainy", "clean"):
+        (tmp_path / name).mkdir()
+    done = run_cli("evaluate", "--rainy", tmp_path / "rainy", "--clean", tmp_path / "clean", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "hold no image" in done.err
+    assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from sstl.data.catalogue import KnownSet, known_sets
-from sstl.data.download import download
+from sstl.data.download import download, unfinished
 from sstl.data.unpack import unpack, unpacked_name
 from sstl.errors import InputError, SstlError
 
@@ -120,7 +120,7 @@ def test_a_broken_transfer_goes_on_where_it_broke_off(site, tmp_path):
     site.files["set.bin"], site.break_after = DATA, 300_000
     with pytest.raises(InputError, match=r"broke off after 0\.3 MB .*run it again, to go on from there"):
         download(site.url("set.bin"), tmp_path, SHA)
-    assert left(tmp_path) == ["set.bin.part"]
+    assert left(tmp_path) == [unfinished(site.url("set.bin"), tmp_path).name]
     site.break_after = None
     assert download(site.url("set.bin"), tmp_path, SHA).read_bytes() == DATA
     assert site.asked == [None, "bytes=300000-"]
@@ -128,15 +128,28 @@ def test_a_broken_transfer_goes_on_where_it_broke_off(site, tmp_path):
 
 def test_a_server_without_ranges_sends_all_of_it_again(site, tmp_path):
     site.files["set.bin"], site.ranges = DATA, False
-    (tmp_path / "set.bin.part").write_bytes(b"an old beginning")
+    unfinished(site.url("set.bin"), tmp_path).write_bytes(b"an old beginning")
     assert download(site.url("set.bin"), tmp_path, SHA).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("part", [DATA, DATA + b"of another file"], ids=["whole", "too long"])
 def test_a_part_that_needs_no_more(site, tmp_path, part):
     site.files["set.bin"] = DATA
-    (tmp_path / "set.bin.part").write_bytes(part)
+    unfinished(site.url("set.bin"), tmp_path).write_bytes(part)
     assert download(site.url("set.bin"), tmp_path, SHA).read_bytes() == DATA
+
+
+def test_a_part_of_another_address_is_not_gone_on_with(site, tmp_path):
+    site.files["set.bin"] = DATA
+    unfinished("http://other/set.bin", tmp_path).write_bytes(b"something else")
+    assert download(site.url("set.bin"), tmp_path, SHA).read_bytes() == DATA
+
+
+def test_a_wrong_checksum_leaves_what_was_there(site, tmp_path):
+    (tmp_path / "set.bin").write_bytes(DATA)
+    with pytest.raises(InputError, match=r"remove .*set\.bin, which was there"):
+        download(site.url("set.bin"), tmp_path, "0" * 64)
+    assert (tmp_path / "set.bin").read_bytes() == DATA
 
 
 def test_a_wrong_checksum_removes_the_file(site, tmp_path):
@@ -187,11 +200,11 @@ def test_a_full_disk_keeps_what_is_there(site, tmp_path, monkeypatch):
         return Small()
 
     monkeypatch.setattr(Path, "open", open_small)
-    with pytest.raises(InputError, match=r"set\.zip\.part: the disk is full; make room and run it again"):
+    with pytest.raises(InputError, match=r"set\.zip\.[0-9a-f]{8}\.part: the disk is full; make room and run it again"):
         download(site.url("set.zip"), tmp_path)
     monkeypatch.undo()
-    assert left(tmp_path) == ["set.zip.part"]
-    have = (tmp_path / "set.zip.part").stat().st_size
+    assert left(tmp_path) == [unfinished(site.url("set.zip"), tmp_path).name]
+    have = unfinished(site.url("set.zip"), tmp_path).stat().st_size
     assert 1_000_000 < have < 3_000_000
     assert download(site.url("set.zip"), tmp_path).read_bytes() == site.files["set.zip"]
     assert site.asked[-1] == f"bytes={have}-"

@@ -247,6 +247,11 @@ def test_pil_images_keep_mode_alpha_and_profile(identity: Restorer) -> None:
         assert restored.mode == image.mode
         np.testing.assert_array_equal(np.asarray(restored), np.asarray(image))
     assert identity.restore(rgba).info["icc_profile"] == b"profile"
+    cmyk = Image.new("CMYK", (40, 30))
+    cmyk.info["icc_profile"] = b"profile of four inks"
+    assert "icc_profile" not in identity.restore(cmyk).info
+    with pytest.raises(SstlError, match="0 x 5 pixels"):
+        identity.restore(Image.new("RGB", (0, 5)))
     assert identity.restore(rgba.convert("RGB").quantize(8)).mode == "RGB"
     layers = identity.layers(rgba)
     assert (layers["background"].mode, layers["streak"].mode, layers["mask"].mode) == ("RGBA", "RGB", "L")

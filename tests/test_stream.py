@@ -381,3 +381,5 @@ def test_a_missing_recipe_or_folder_is_named_when_opened(paired):
         paired(PairedPart("manifest.csv", recipe="ligth"))
     with pytest.raises(ConfigError, match="gone"):
         paired(PairedPart("gone"))
+    with pytest.raises(ConfigError, match="weights of all labelled parts are 0"):
+        paired(PairedPart("bundled", recipe="light", weight=0.0))

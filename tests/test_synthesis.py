@@ -297,6 +297,24 @@ def test_a_data_set_is_not_replaced_unasked(run_cli, tmp_path):
     assert (tmp_path / "mine.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("bundled", "--recipe", "garg"), "give a folder of them"),
+        (("made/clean", "--recipe", "light"), "whose pairs are removed first"),
+        (("bundled", "--recipe", "laid", "--streaks", "made", "--streaks-of", "pairs"), "whose pairs are removed"),
+    ],
+)
+def test_a_data_set_is_not_removed_for_one_that_cannot_be_made(run_cli, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("synthesize", "bundled", "-o", "made", "--recipe", "dry", "--count", 1).code == 0
+    before = sorted((tmp_path / "made").rglob("*"))
+    done = run_cli("synthesize", *arguments, "-o", "made", "--overwrite")
+    assert done.code == 2
+    assert message in done.err
+    assert sorted((tmp_path / "made").rglob("*")) == before
+
+
 def test_the_rain_of_pairs_on_other_backgrounds(run_cli, tmp_path):
     assert run_cli("synthesize", "bundled", "-o", tmp_path / "few", "--recipe", "heavy", "--count", 1).code == 0
     arguments = ("--recipe", "laid", "--streaks", tmp_path / "few", "--streaks-of", "pairs", "--count", 2)

@@ -300,6 +300,24 @@ def test_a_file_that_cannot_hold_the_sound_is_refused(tmp_path):
         restore_video(Restorer(Unchanged()), source, tmp_path / "dry.mp4", max_pixels=100)
 
 
+def test_a_source_that_is_gone_is_told_also_where_its_target_is_there(tmp_path):
+    target = write_clip(tmp_path / "dry.mp4", pan(3))
+    with pytest.raises(InputError, match=r"gone\.mp4: "):
+        restore_video(Restorer(Unchanged()), tmp_path / "gone.mp4", target)
+
+
+def test_a_clip_that_cannot_be_sought_in_is_sampled_in_passing(tmp_path):
+    path = write_clip(tmp_path / "clip.ts", pan(12), sound=None)  # with one key frame, at its beginning
+    with Clip(path, 10**6) as clip:
+        every = [frame.pixels for frame in clip.frames()]
+    for count in (1, 4):
+        with Clip(path, 10**6) as clip:
+            found = clip.samples(count)
+        assert [next(i for i, one in enumerate(every) if np.array_equal(one, sample)) for sample in found] == [
+            round(12 * i / count) for i in range(count)
+        ]
+
+
 def test_a_silent_clip_becomes_webm_and_odd_sizes_stay(tmp_path):
     frames = pan(3, 63, 95)
     source = write_clip(tmp_path / "clip.mkv", frames, pix="yuv444p", sound=None)

@@ -52,8 +52,9 @@ plt.show()
 #
 # The start, ``quickstart-source``, is a small network that has seen thin upright rain only (recipe ``light``), which it
 # keeps rehearsing, so as not to forget it. So small a network learns at a higher rate, and forty steps do if three in
-# ten clean photographs wear matched rain. For your photos, leave out all from ``recipe`` on, ``weights`` and ``steps``
-# first: the defaults are the shipped weights and what suits them. *Which method when* tells of other methods.
+# ten clean photographs wear matched rain. For your photos, leave out ``weights``, ``steps``, ``recipe``,
+# ``learning_rate`` and ``matched``: the defaults are the shipped weights and what suits them. *Which method when* tells
+# of other methods.
 
 adapted = sstl.adapt(
     folder / "photos",

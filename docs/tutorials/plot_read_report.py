@@ -28,7 +28,7 @@ folder = Path(kept.name)
 # A run to read
 # -------------
 #
-# The same as in *Adapt to your own photos*, but shorter.
+# The same as in *Adapt to your own photos*, with another seed.
 
 make_domain(folder, seed=1)
 adapted = sstl.adapt(
@@ -55,10 +55,11 @@ for level, heading in re.findall(r"<h([12])[^>]*>(.*?)</h\1>", page, flags=re.DO
     print("  " * (int(level) - 1) + unescape(re.sub(r"<[^>]+>", "", heading)).strip())
 
 # %%
-# **The verdict** is one to three sentences. Every sentence that begins with *Warning* is about a way in which
-# adaptations fail: less than half as much is removed as before (the weights may have collapsed to "remove nothing"),
-# more than twice as much is removed and no truth says that it helped (look whether the photos were darkened), clean
-# photographs suffer (texture is taken for rain).
+# **The verdict** is a few sentences: whether anything was adapted, whether the photos were few, how much more or less
+# light is removed, and whether clear photographs suffer. Every sentence that begins with *Warning* is about a way in
+# which adaptations fail: less than half as much is removed as before (the weights may have collapsed to "remove
+# nothing"), more than twice as much is removed and no truth says that it helped (look whether the photos were
+# darkened), clean photographs suffer (texture is taken for rain).
 #
 # **The photos** come with the one that changed most first. Drag the slider; the buttons show the photo before the
 # adaptation, the light that was removed, the rain map, and the doubt. Light that was removed should look like streaks.

@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--routed",
         action=argparse.BooleanOptionalAction,
         help="keep the start for images that do not look like PHOTOS, and learn these without holding back; needs "
-        "--clean with 20 photographs or more (default: where these are there, for the method 'default' and weights of "
-        "your own; from the shipped ones it takes texture along)",
+        "--clean with 20 photographs or more (default: where these are there and a quarter of PHOTOS can be told from "
+        "them, for the method 'default' and weights of your own; from the shipped ones it takes texture along)",
     )
     parser.add_argument(
         "--no-gate",

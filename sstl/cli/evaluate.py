@@ -166,7 +166,10 @@ def _open(args: argparse.Namespace, name: str | None) -> tuple[Source[Any], Call
                 raise
     if not args.clean:
         return open_images(config, "rainy", Path()), report.evaluate_unpaired, []
-    paired, unpaired = pair_folders(args.rainy or args.restored, args.clean)
+    folder = args.rainy or args.restored
+    paired, unpaired = pair_folders(folder, args.clean)
+    if not paired and not unpaired:
+        raise ConfigError(f"{folder} and {args.clean} hold no image; give folders of images.")
     failures = [report.Failure(str(path), "has no partner; pairs are found by name.") for path in unpaired]
     function = report.evaluate_restored if args.restored else report.evaluate
     return FilePairs(paired), partial(function, **scoring), failures

@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text, nor fit the terminal's
     args: argparse.Namespace | None = None
+    code: int | None = None
     try:
         args = parse(arguments)
         if args.command is None:
@@ -128,9 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 detail(f"took {time.perf_counter() - started:.1f} s")
         sys.stdout.flush()  # a closed pipe shows here, not as a message at the interpreter's exit
         return code
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read has gone, as after ``| head``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return code or 0
     except (SstlError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from sstl.cli.output import add_json, hint, print_error, seed, whole, write_json
+from sstl.errors import ConfigError
 
 EXAMPLES = """\
   sstl synthesize my-dry-photos -o rainy --recipe heavy
@@ -62,6 +63,9 @@ def _make(args: argparse.Namespace) -> int:
 
     images = open_images(typed(SourceConfig(args.clean, args.split, args.set)), "clean", Path())
     streaks = open_streaks(typed(SourceConfig(args.streaks)), args.streaks_of, Path()) if args.streaks else None
+    for given in (args.clean, args.streaks):
+        if args.overwrite and given and Path(given).resolve().is_relative_to(args.out.resolve()):
+            raise ConfigError(f"{given} lies in {args.out}, whose pairs are removed first; give another folder by -o.")
     total = len(images) if args.count is None else args.count
     if args.dry_run:
         return _plan(args, len(images), total)

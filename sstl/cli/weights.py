@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
     if args.action == "export" and args.format and args.name and not args.out:
-        args.out = Path(Path(args.name).stem).with_suffix(_suffixes()[args.format])
+        name = Path(args.name).resolve()
+        args.out = Path(f"{name.name if name.is_dir() else name.stem}{_suffixes()[args.format]}")
     _check(args)
     actions = {"list": _list, "show": _show, "import": _import, "export": _export, "save": _save, "push": _push}
     write_json(args.json, actions[args.action](args))

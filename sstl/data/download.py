@@ -35,6 +35,11 @@ def file_name(url: str) -> str:
     return name
 
 
+def unfinished(url: str, folder: Path) -> Path:
+    """Return where a transfer that breaks off is kept: named by its address, for another file may have its name."""
+    return folder / f"{file_name(url)}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part"
+
+
 def download(url: str, folder: Path, sha256: str | None = None, progress: bool = False) -> Path:
     """Fetch the file at ``url`` into ``folder``; what an earlier call left unfinished is not fetched again.
 
@@ -51,20 +56,20 @@ def download(url: str, folder: Path, sha256: str | None = None, progress: bool =
 
     Raises:
         SstlError: the address is not one of a file.
-        InputError: it cannot be fetched, or written, or its checksum is another; the latter file is removed.
+        InputError: it cannot be fetched, or written, or its checksum is another; what was fetched is then removed.
     """
     path = folder / file_name(url)
-    if not path.is_file():
+    fetched = not path.is_file()
+    if fetched:
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
+        part = unfinished(url, folder)
         _fetch(url, part, progress)
         part.replace(path)
     if sha256 is not None and (found := _checksum(path)) != sha256.lower():
-        path.unlink()
-        raise InputError(
-            f"{url}: its SHA-256 is {found}, not {sha256.lower()}; the file was removed: fetch it again, or check the "
-            "checksum."
-        )
+        if fetched:
+            path.unlink()
+        done = "the file was removed: fetch it again" if fetched else f"remove {path}, which was there, to fetch it"
+        raise InputError(f"{url}: its SHA-256 is {found}, not {sha256.lower()}; {done}, or check the checksum.")
     return path
 
 

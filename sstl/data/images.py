@@ -121,7 +121,11 @@ def read_rgb8(path: str | Path) -> Array:
 
 
 def content_rgb8(content: bytes, name: str) -> Array:
-    """Return what an image file holds as ``read_rgb8`` does; InputError begins with ``name``."""
+    """Return what an image file holds as ``read_rgb8`` does, 16-bit colour cut to 8 and not rounded.
+
+    Raises:
+        InputError: it cannot be read; the message begins with ``name``.
+    """
     with open_content(content, name, MAX_PIXELS) as header:
         pixels = decode(header.image, name).pixels
         return _to8(_upright(pixels, read_exif(header.image).orientation))

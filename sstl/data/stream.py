@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sstl.data.cache import cached
 from sstl.data.sources import ImageSource, OneLayer, PairSource, SourceConfig, open_images, open_pairs, open_streaks
-from sstl.errors import InputError
+from sstl.errors import ConfigError, InputError
 from sstl.rain import Recipe, StreakImages, load_recipe, rain_map, render, streak_layer
 from sstl.types import PairedBatch, UnpairedBatch
 
@@ -77,6 +77,8 @@ class PairedStream(Dataset[PairedBatch]):
     ) -> None:
         self.parts = [_Part(part, data_root, cache_bytes // max(1, len(parts))) for part in parts]
         shares = np.array([part.weight for part in parts], dtype=float)
+        if not shares.sum() > 0:
+            raise ConfigError("the weights of all labelled parts are 0; give one of them a weight.")
         self.shares = shares / shares.sum()
         self.crop, self.seed = crop, seed
 

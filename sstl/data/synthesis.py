@@ -18,7 +18,7 @@ from sstl.data.files import Image
 from sstl.data.sources import ImageSource
 from sstl.errors import ConfigError, InputError
 from sstl.ops.files import read_log, write_atomic
-from sstl.rain import RainSample, Recipe, StreakImages, load_recipe, render
+from sstl.rain import RainSample, Recipe, StreakImages, check_streaks, load_recipe, render
 
 LAYERS = ("rainy", "clean", "streak", "map", "transmission")
 MANIFEST, PARAMETERS = "manifest.csv", "parameters.jsonl"
@@ -69,6 +69,7 @@ def synthesize_files(
         if (out / name).exists() and not overwrite:
             raise ConfigError(f"{out} already holds a {name}; give --overwrite, or another folder by -o.")
     rain = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_streaks(rain, streaks)
     _remove_pairs(out)
     written: list[str] = []
     for i in range(len(images) if count is None else count):
@@ -92,7 +93,7 @@ def synthesize_files(
 def _remove_pairs(out: Path) -> None:
     """Remove the pairs of an earlier run, which has a line for each, and its lists."""
     for line in read_log(out / PARAMETERS):
-        key = line.get("key") if isinstance(line, dict) else None
+        key = line.get("key")
         if isinstance(key, str) and Path(key).name == key:  # a name, and no way to another folder
             for layer in LAYERS:
                 (out / layer / f"{key}.png").unlink(missing_ok=True)

@@ -22,10 +22,11 @@ import numpy as np
 from sstl.data.images import IMAGE_SUFFIXES, Photo, output_suffix, read_photo, to_pil, write_photo
 from sstl.errors import InputError, SstlError
 from sstl.networks.weights import DEFAULT, list_weights
+from sstl.ops.memory import out_of_memory
 from sstl.report.adaptation import FIGURES
 from sstl.report.adaptation_page import RAIN
 from sstl.report.findings import Outcome, judged
-from sstl.report.page import Comparison, Page, render
+from sstl.report.page import Comparison, Page, for_page, render
 from sstl.restore import Restorer, load
 from sstl.restore.clip import VIDEO_SUFFIXES, Clip, video_suffix
 from sstl.restore.video import restore_video
@@ -184,8 +185,12 @@ class Desk:
             yield future.result()
         except Stopped as stopped:
             yield View(str(stopped))
-        except SstlError as error:
+        except (SstlError, OSError) as error:
             yield View(f"That did not work: {error}")
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            yield View("That did not work: there is not enough memory; try smaller photos, or fewer.")
         finally:
             task.stop.set()  # also if nobody waits any more
 
@@ -315,7 +320,7 @@ def _comparison(name: str, photo: Photo, layers: dict[str, Photo]) -> Comparison
         shown["rain map"] = _eight_bits(layers["mask"])
         covered = float((shown["rain map"] >= 128).mean())
         note = f"{_amount(covered)}: the network sees rain on {covered:.0%} of the picture. {note}"
-    return Comparison(name, before, background, note, shown)
+    return for_page(Comparison(name, before, background, note, shown))
 
 
 def _amount(covered: float) -> str:

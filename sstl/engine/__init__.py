@@ -11,6 +11,7 @@ from sstl.engine.config import (
 )
 from sstl.engine.folder import check_output, clear_run
 from sstl.engine.gate import learn_routes
+from sstl.engine.lock import only_run
 from sstl.engine.train import Interrupted, build_network, train
 from sstl.ops.files import read_log
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_output",
     "clear_run",
     "learn_routes",
+    "only_run",
     "read_log",
     "train",
 ]

@@ -24,12 +24,15 @@ _OF_NO_MATTER = ("output", "steps", "validation", "checkpoint_every", "log_every
                  "tensorboard", "data.root", "data.cache_gb", "data.workers")  # fmt: skip
 
 
-def check_output(folder: Path, resume: bool, overwrite: bool) -> list[Path]:
+def check_output(folder: Path, resume: bool, overwrite: bool, start: str | None = None) -> list[Path]:
     """Return the checkpoints of the run that a folder holds.
 
     Raises:
-        ConfigError: there are some, and they are neither gone on from nor replaced; or none to go on from.
+        ConfigError: there are some, and they are neither gone on from nor replaced; or none to go on from; or the
+            weights that a new run is to ``start`` from would be replaced with the run that they are of.
     """
+    if overwrite and not resume and start and Path(start).resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"{start} lies in {folder}, which is emptied first; give another folder by output.")
     existing = list_checkpoints(folder / "checkpoints")
     if (existing or (folder / WEIGHTS).exists()) and not (resume or overwrite):
         raise ConfigError(

@@ -22,7 +22,7 @@ NAME = ".lock"
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Keep other processes' runs out of ``folder``, which is made, and removed again if nothing was put into it.
+    """Keep other processes' runs out of ``folder``, which is made, and removed if there is nothing in it at the end.
 
     What a killed process leaves behind is no obstacle. Where the file system has no locks (nor has Windows), there is
     no protection.

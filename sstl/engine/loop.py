@@ -86,8 +86,8 @@ def run_loop(
                 average.update(bare.network, step=progress.step)
         elif progress.skipped_in_a_row >= PATIENCE:
             raise DivergenceError(
-                f"the loss was not finite for {PATIENCE} steps in a row, up to step {progress.step}; the last good "
-                f"checkpoint is kept in {config.output}. Lower optimizer.lr and run again."
+                f"the loss was not finite for {PATIENCE} steps in a row, up to step {progress.step}; checkpoints "
+                f"from before are kept in {config.output}. Lower optimizer.lr, and resume or begin anew."
             )
         progress.seconds += time.perf_counter() - started
         lr = next(iter(groups)).optimizer.param_groups[0]["lr"]

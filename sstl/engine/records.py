@@ -41,8 +41,8 @@ class RunLog:
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.file.name) from error
         if self.writer is not None:
-            for name, value in line.get("validation", line).items():
-                if isinstance(value, int | float):
+            for name, value in line.get("validation", line.get("trust", line)).items():
+                if isinstance(value, int | float) and name != "step":
                     self.writer.add_scalar(name, value, line["step"])
 
     def close(self) -> None:

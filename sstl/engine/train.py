@@ -99,10 +99,7 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 
 def _train(config: TrainConfig, accelerator: Accelerator, stop: _Stop, resume: bool, overwrite: bool) -> Path:
-    existing = check_output(config.output, resume, overwrite)
-    weights = config.network.weights
-    if overwrite and not resume and weights and Path(weights).resolve().is_relative_to(config.output.resolve()):
-        raise ConfigError(f"{weights} lies in {config.output}, which is emptied first; give another folder by output.")
+    existing = check_output(config.output, resume, overwrite, config.network.weights)
     set_seed(config.seed)
     start = build_network(config.network)
     start.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
@@ -211,7 +208,8 @@ class _Session:
             judged = self.gate(step, self.kept)
             self.log.write({"step": step, "trust": judged})
             self.bar.set_postfix(gain=f"{judged['gain']:+.2f} dB", refresh=False)
-        if step % config.checkpoint_every == 0:
+        # While steps are dropped nothing is saved: what is resumed must be from before.
+        if step % config.checkpoint_every == 0 and not self.progress.skipped_in_a_row:
             self.save()
 
     def _speed(self) -> dict[str, float]:

@@ -35,14 +35,17 @@ def read_json(path: Path, convert: Callable[[Any], T]) -> T:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file of JSON lines; a last line that a kill or a full disk cut short is left out."""
+    """Return the records of a file of JSON lines; it ends at a line that is none, as a kill leaves one."""
     records = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(record, dict):
+                break
+            records.append(record)
     return records
 
 
@@ -51,13 +54,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give the name of a temporary file beside ``path`` to write into; afterwards it is synced and renamed to ``path``.
 
     A reader sees the old file or the new one, never a part; if writing fails the temporary file is removed. Only a kill
-    in the middle leaves it: see ``remove_parts``.
+    in the middle leaves it: see ``remove_parts``. Of a link it is the file that is replaced; what is no file, as a pipe
+    or ``/dev/stdout``, is written into.
 
     Raises:
         OSError: it cannot be written; names ``path``.
     """
     name: str | None = None
     try:
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=PART)
         temporary = Path(name)

@@ -3,7 +3,7 @@
 from sstl.rain.imaging import MAP_THRESHOLD, additive, heavy, rain_map, region, screen, streak_layer
 from sstl.rain.matching import Match, match, mean_streak, streaks_alone
 from sstl.rain.recipes import Recipe, list_recipes, load_recipe
-from sstl.rain.render import RainSample, StreakImages, compose, render
+from sstl.rain.render import RainSample, StreakImages, check_streaks, compose, render
 from sstl.rain.streaks import StreakLayer, render_layers
 
 synthesize = render
@@ -16,6 +16,7 @@ __all__ = [
     "StreakImages",
     "StreakLayer",
     "additive",
+    "check_streaks",
     "compose",
     "heavy",
     "list_recipes",

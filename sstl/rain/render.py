@@ -71,6 +71,12 @@ class _Drawn:
     effects: np.random.Generator
 
 
+def check_streaks(recipe: Recipe, streaks: StreakImages | None) -> None:
+    """Refuse a recipe that lays photographed streaks where there are none: SstlError."""
+    if recipe.photographed[1] and not streaks:
+        raise SstlError("this recipe lays photographed streaks; give a folder of them (--streaks; see docs/data.md).")
+
+
 def render(
     clean: Tensor, recipe: Recipe | str, seed: int, indices: Sequence[int], streaks: StreakImages | None = None
 ) -> RainSample:
@@ -89,8 +95,7 @@ def render(
         SstlError: the recipe needs photographed streaks and there are none.
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if recipe.photographed[1] and not streaks:
-        raise SstlError("this recipe lays photographed streaks; give a folder of them (--streaks; see docs/data.md).")
+    check_streaks(recipe, streaks)
     generators = [np.random.default_rng([seed, index]) for index in indices]
     height, width = clean.shape[-2:]
     models = [_choose(recipe.imaging, rng) for rng in generators]

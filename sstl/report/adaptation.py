@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from sstl.engine import (
     check_output,
     clear_run,
     learn_routes,
+    only_run,
     read_log,
     train,
 )
@@ -38,7 +40,7 @@ from sstl.methods import create_method
 from sstl.methods.trust import rain_seen, unseen
 from sstl.networks import load_weights, save_weights
 from sstl.networks.joint import Size
-from sstl.networks.weights import DEFAULT, read_info
+from sstl.networks.weights import DEFAULT, SHIPPED, read_info
 from sstl.ops.files import read_json, write_atomic
 from sstl.rain import load_recipe, mean_streak, streaks_alone
 from sstl.report.adaptation_page import RAIN, adaptation_page
@@ -54,7 +56,7 @@ KNOWN = ("light", "rain100l_like", "rain100h_like", "heavy", "veil", "mixed", "r
 DRY = 0.05  # share of the pixels with rain below which photos count as dry; see experiments/dry
 LOOKED_AT = 48  # crops, to see how much of their rain is seen
 LEAST_CLEAN = 20  # photographs, for a router to learn what others than the photos look like
-LEAST_ALIKE = 0.2  # share of the photos that a router must recognise: of all, one network without it learns a fifth
+LEAST_ALIKE = 0.25  # share of the photos that a router must recognise: of all, one network without it learns as much
 MIST = "mist"  # a third of what a router learns others from: else it takes misty photographs for rain behind a veil
 # What the method ``default`` does where a router keeps the start: streak transfer at its full weight, everything behind
 # the photos' veil, and half as much of labelled pairs, which wear matched rain in so far as the start sees none; see
@@ -156,7 +158,7 @@ def adapt(
     # As it is written into the run's folder, which may be looked at from elsewhere.
     start = str(Path(weights).resolve()) if Path(weights).exists() else str(weights)
     check_folders(photos, output, clean, held_out)
-    general = weights in {f"joint-{size}" for size in get_args(Size)}
+    general = for_general_use(info["path"])
     if routed:
         check_router(clean, gate)
     try:
@@ -184,7 +186,7 @@ def adapt(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     # Before anything is looked for or written, what would stop the training.
-    check_output(output, resume, overwrite)
+    check_output(output, resume, overwrite, start)
     if matched is None and method == "supervised":
         matched = 0.0
     if matched is not None and not 0 <= matched <= 1:
@@ -194,32 +196,36 @@ def adapt(
     create_method(method, build_network(config.network), **config.method.options)
     for name in (recipe, *known):
         load_recipe(name)
-    if not resume:
-        for name in (FIGURES, RAIN, PAGE):  # of a run that is replaced
-            (output / name).unlink(missing_ok=True)
+    judged = _judged_on(held_out, (recipe, *known), clean)
+    for part in (*config.data.paired, *judged.paired):
+        open_images(part, "clean")
     found = rain_cover(open_images(config.data.unpaired[0], "rainy"), seed) if gate else None
+    dry = found is not None and found < DRY
     alike: dict[str, Any] = {}
-    if found is not None and found < DRY:
-        adapted = _nothing_to_do(config)
-    else:
-        judged = _judged_on(held_out, (recipe, *known), clean)
-        if routed is None:
-            routed = method == "default" and gate and not general and clear_photographs(clean) >= LEAST_CLEAN
-            if routed and (share := learn_routes(replace(config, gate=judged))["photos"]) < LEAST_ALIKE:
-                routed, alike = False, {"recognised": share, "alike": True}
-        if routed and method == "default":
-            config = replace(config, method=MethodConfig(method, {**BOLD, **config.method.options}))
-        if not routed:
-            judged = replace(judged, both=False, others=())
-            matched = MATCHED if matched is None else matched
-        config, light = _with_matched_rain(config, matched, resume)
+    if routed is None:
+        routed = method == "default" and gate and not general and clear_photographs(clean) >= LEAST_CLEAN
+        if routed and not dry and (share := learn_routes(replace(config, gate=judged))["photos"]) < LEAST_ALIKE:
+            routed, alike = False, {"recognised": share, "alike": True}
+    if routed and method == "default":
+        config = replace(config, method=MethodConfig(method, {**BOLD, **config.method.options}))
+    if not routed:
+        judged = replace(judged, both=False, others=())
+        matched = MATCHED if matched is None else matched
+    with only_run(output):
+        if not resume:
+            for name in (FIGURES, RAIN, PAGE):  # of a run that is replaced
+                (output / name).unlink(missing_ok=True)
+        if dry:
+            adapted = _nothing_to_do(config)
+        else:
+            config, light = _with_matched_rain(config, matched, resume)
+            judged = replace(judged, light=light or None)
+    if not dry:
         if minutes is not None:
             began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
             steps = load_config(TrainConfig, began).steps if resume else steps_for(minutes, config)
             config = replace(config, steps=steps)
-        if gate:
-            config = replace(config, gate=replace(judged, light=light or None))
-        adapted = train(config, resume=resume, overwrite=overwrite)
+        adapted = train(replace(config, gate=judged if gate else None), resume=resume, overwrite=overwrite)
     outcome = replace(Outcome.of(adapted, len(usable), found), **alike)
     figures = measure(weights, adapted, usable, truth)
     write_atomic(output / FIGURES, json.dumps({"outcome": vars(outcome), "figures": figures}, indent=1) + "\n")
@@ -259,6 +265,11 @@ def check_folders(photos: Path, output: Path, clean: str | Path, held_out: str |
 def clear_photographs(clean: str | Path) -> int:
     """Return how many photographs of its own ``clean`` holds; bundled ones do not count."""
     return len(list_images(clean)) if str(clean) != "bundled" and Path(clean).is_dir() else 0
+
+
+def for_general_use(path: str | Path) -> bool:
+    """Whether a file holds the shipped weights for general use, under whatever name."""
+    return any(filecmp.cmp(path, SHIPPED / f"joint-{size}.safetensors", shallow=False) for size in get_args(Size))
 
 
 def check_router(clean: str | Path, gate: bool) -> None:
@@ -383,10 +394,10 @@ def _judged_on(held_out: str | Path, recipes: Sequence[str], clean: str | Path) 
 
 def _nothing_to_do(config: TrainConfig) -> Path:
     """Write the run of an adaptation to dry photos: its configuration, and the start's weights as they are."""
+    start = load_weights(str(config.network.weights))
     clear_run(config.output)
     weights = config.output / "weights.safetensors"
     (config.output / "log.jsonl").unlink(missing_ok=True)
-    start = load_weights(str(config.network.weights))
     write_atomic(config.output / "config.yaml", yaml.safe_dump(to_tree(replace(config, steps=1)), sort_keys=False))
     # Of a start that was itself adapted, what its own gate said would be told of these photos.
     return save_weights(weights, start.network, {key: said for key, said in start.info.items() if key != "trust"})

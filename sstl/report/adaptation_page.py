@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from sstl.data.images import Photo, read_rgb8
 from sstl.engine import TrainConfig, read_log
 from sstl.rain import load_recipe
 from sstl.report.findings import AFTER, BEFORE, MEASURES, Figures, Outcome, spread, verdict
-from sstl.report.page import Comparison, Figure, Page, Table
+from sstl.report.page import Comparison, Figure, Page, Table, for_page
 from sstl.report.plots import bars, histogram, judgement_curve, training_curves
 from sstl.restore import Restorer
 
@@ -39,8 +39,7 @@ def adaptation_page(
     started = time.perf_counter()
     found = [_comparison(photo, source, adapted) for photo in tqdm(shown, desc="draw page", unit="photo")]
     seconds = (time.perf_counter() - started) / (6 * len(shown))
-    found.sort(key=lambda entry: -entry[1])
-    comparisons = [comparison for comparison, _, _ in found]
+    found.sort(key=lambda entry: -entry.changed)
     log = read_log(run / "log.jsonl")
     trained = max((line.get("seconds", 0) for line in log), default=0)
     weights = run / "weights.safetensors"
@@ -59,7 +58,7 @@ def adaptation_page(
             "Seed": str(config.seed),
             **_matched(run / RAIN, config),
         },
-        comparisons=comparisons,
+        comparisons=[entry.comparison for entry in found],
         tables=[
             _table(figures),
             *_judgement_table(outcome),
@@ -71,9 +70,7 @@ def adaptation_page(
             *_judgement_figure(log, outcome),
             *_training_figure(log),
             *_truth_figure(figures),
-            Figure(
-                "Light removed", _removed(comparisons), "Over the pixels of the photos shown above, in grey levels."
-            ),
+            Figure("Light removed", _removed(found), "Over the pixels of the photos shown above, in grey levels."),
         ],
         next_steps=[
             f"sstl derain {shlex.quote(folder)} -o derained --weights {shlex.quote(str(weights))}",
@@ -103,8 +100,22 @@ def _matched(path: Path, config: TrainConfig) -> dict[str, str]:
     return {"Matched rain": f"{found} ({path.name}), on {share:.0%} of the clean photographs"}
 
 
-def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Comparison, float, float]:
-    """A photo before and after, how much the adaptation changed it, and how much doubt there is, in grey levels."""
+class _Found(NamedTuple):
+    """What is shown of a photo.
+
+    Attributes:
+        comparison: it before and after.
+        changed, doubt: how much the adaptation changed it, and how much doubt there is, in grey levels.
+        removed: light that was removed from some of its pixels before and after the adaptation.
+    """
+
+    comparison: Comparison
+    changed: float
+    doubt: float
+    removed: tuple[Image, Image]
+
+
+def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> _Found:
     rainy = read_rgb8(photo)
     names = (*adapted.names, "doubt")
     layers = {name: _rgb8(layer) for name, layer in adapted.restore_photo(Photo(rainy), names).items()}
@@ -116,7 +127,9 @@ def _comparison(photo: Path, source: Restorer, adapted: Restorer) -> tuple[Compa
         more["rain map"] = _tinted(rainy, layers["mask"])
     note = f"Changed by {changed:.1f} grey levels by the adaptation; doubt {doubt:.1f}."
     labels = ("Photo", "Restored")  # by what the run wrote, which may be the start
-    return Comparison(photo.name, rainy, after, note, layers=more, labels=labels), changed, doubt
+    comparison = Comparison(photo.name, rainy, after, note, layers=more, labels=labels)
+    removed = (_difference(rainy, before)[::4, ::4].ravel(), more["light removed"][::4, ::4].ravel())
+    return _Found(for_page(comparison), changed, doubt, removed)
 
 
 def _rgb8(photo: Photo) -> Image:
@@ -135,11 +148,9 @@ def _tinted(rainy: Image, mask: Image) -> Image:
     return tinted
 
 
-def _removed(comparisons: Sequence[Comparison]) -> bytes:
-    before = [_difference(c.before, c.layers["before adaptation"])[::4, ::4] for c in comparisons]
-    after = [c.layers["light removed"][::4, ::4] for c in comparisons]
-    flat = [np.concatenate([part.ravel() for part in parts]) for parts in (before, after)]
-    return histogram(flat[0], flat[1], "Light removed per pixel and channel", "grey levels")
+def _removed(found: Sequence[_Found]) -> bytes:
+    before, after = (np.concatenate(parts) for parts in zip(*(entry.removed for entry in found), strict=True))
+    return histogram(before, after, "Light removed per pixel and channel", "grey levels")
 
 
 def _last_step(log: Sequence[Mapping[str, float]]) -> int:
@@ -175,9 +186,9 @@ def _judgement_table(outcome: Outcome) -> list[Table]:
     return [Table("The judgement", ("", "value"), rows, note)]
 
 
-def _doubtful(found: Sequence[tuple[Comparison, float, float]]) -> Table:
-    worst = sorted(found, key=lambda entry: -entry[2])[:4]
-    rows = [(comparison.name, f"{changed:.1f}", f"{doubt:.1f}") for comparison, changed, doubt in worst]
+def _doubtful(found: Sequence[_Found]) -> Table:
+    worst = sorted(found, key=lambda entry: -entry.doubt)[:4]
+    rows = [(entry.comparison.name, f"{entry.changed:.1f}", f"{entry.doubt:.1f}") for entry in worst]
     note = "Where the restorations of a photo and its mirror images disagree most; look at these first."
     return Table("Worst cases", ("photo", "changed, grey levels", "doubt, grey levels"), rows, note)
 

@@ -26,7 +26,7 @@ Winner = Literal["a", "b", "same"]
 CHOICES: tuple[Choice, ...] = ("left", "right", "same")
 
 _KIND = "sstl-votes-1"
-_LAYERS = (".streak", ".mask")  # what sstl derain writes beside NAME as NAME.streak.png and NAME.mask.png
+_LAYERS = (".streak", ".mask", ".doubt")  # what sstl derain writes beside NAME as NAME.streak.png and so on
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def judged(outcome: Outcome) -> str:
     digits = 1 if abs(outcome.gain) >= 1 else 2
     told = f"{outcome.gain:+.{digits}f} ± {outcome.error:.{digits}f} dB"
     if not outcome.accepted:
-        return f"No gain beyond its own uncertainty ({told}, predicted without truth). The start is returned."
+        short = "that counts" if outcome.gain > (outcome.error or 0) else "beyond its own uncertainty"
+        return f"No gain {short} ({told}, predicted without truth). The start is returned."
     kept = f"the network of step {outcome.step} is kept"
     if outcome.recognised is not None and not outcome.alike:
         kept += f" for images that look like your photos; of those held back, {outcome.recognised:.0%} were recognised"

@@ -6,11 +6,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+
+import numpy as np
 
 import sstl
 from sstl.ops.files import write_atomic
@@ -146,6 +148,13 @@ def _navigation(sections: Sequence[tuple[str, str]]) -> str:
 
 def _section(name: str, title: str, body: str) -> str:
     return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>\n{body}</section>\n'
+
+
+def for_page(comparison: Comparison) -> Comparison:
+    """Return a comparison whose pictures are as small as a page shows them, so that many fit into the memory."""
+    small = {name: np.asarray(thumbnail(pixels, _LONGEST)) for name, pixels in comparison.layers.items()}
+    before, after = (np.asarray(thumbnail(pixels, _LONGEST)) for pixels in (comparison.before, comparison.after))
+    return replace(comparison, before=before, after=after, layers=small)
 
 
 def _gallery(comparisons: Sequence[Comparison]) -> str:

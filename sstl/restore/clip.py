@@ -68,7 +68,7 @@ class Clip:
     """
 
     def __init__(self, path: Path, max_pixels: int) -> None:
-        self.path, self.damaged = path, 0
+        self.path, self.max_pixels, self.damaged = path, max_pixels, 0
         self.notes: list[str] = []
         self.first: Any = None
         try:
@@ -131,8 +131,8 @@ class Clip:
         if not self.stream.duration:
             return [frame.pixels for frame in itertools.islice(self.frames(), count)]
         found = []
-        for number in range(count):
-            start = (self.stream.start_time or 0) + self.stream.duration * number // count
+        starts = [(self.stream.start_time or 0) + self.stream.duration * number // count for number in range(count)]
+        for start in starts:
             self.container.seek(start, stream=self.stream)
             frame = None
             for frame in self._decoded(self.container, self.stream):
@@ -140,6 +140,15 @@ class Clip:
                     break
             if frame is not None:
                 found.append(self._upright(frame))
+        return found if len(found) == count else self._in_passing(starts)
+
+    def _in_passing(self, starts: list[int]) -> list[Array]:
+        """Return the first frame from each of these times on, where seeking fails: all of the clip is decoded."""
+        found: list[Array] = []
+        with Clip(self.path, self.max_pixels) as again:
+            for frame in again.frames():
+                if len(found) < len(starts) and frame.pts >= starts[len(found)]:
+                    found.append(frame.pixels)
         return found
 
     def _decoded(

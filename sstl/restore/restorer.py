@@ -194,8 +194,11 @@ class Restorer:
                 photos = self.restore_photo(read_photo(image), names)
                 return {name: to_pil(photo) for name, photo in photos.items()}
             case Image.Image():
+                if not image.width * image.height:
+                    raise SstlError(f"the image is {image.width} x {image.height} pixels; give one that has some.")
                 pixels, alpha, grey = decode(image, "the image")
-                photo = Photo(pixels, alpha, grey, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
+                icc = None if image.mode == "CMYK" else image.info.get("icc_profile")
+                photo = Photo(pixels, alpha, grey, icc=icc, exif=image.info.get("exif"))
                 return {name: to_pil(layer) for name, layer in self.restore_photo(photo, names).items()}
             case np.ndarray() if _is_image(image):
                 arrays = {name: _array(layer) for name, layer in self._run(as_planes(image), names).items()}

@@ -89,7 +89,7 @@ def restore_video(
         SstlError: PyAV is not installed, or the target's suffix is none of these.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and target.samefile(source):
+    if place(target) == place(source):
         raise InputError(f"{source}: its result would replace it; give another name.")
     clip.container_to_write(target)
     adapted = _adapted(restorer, source, max_pixels, adapt_steps, seed) if adapt_steps else None
