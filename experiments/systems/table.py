@@ -29,7 +29,8 @@ Written by `python experiments/systems/table.py` from `rows/` (one file a networ
 **The recipe.** All networks are trained alike: {pairs}, crops of {crop} pixels in batches of {batch}, the method
 `supervised` with its default terms (a network without a map has no map term), AdamW {rate:g} with a cosine, averaged
 weights, seed {seed}. The budget is {budget:.0f} seconds of processor time, {minutes:.0f} minutes of two cores; what was
-used is in the table, and so are the crops that each network saw in it: a slow network sees few.
+used is in the table ({least:.0f} to {most:.0f} seconds: more than tells near networks apart), and so are the crops that
+each network saw in it: a slow network sees few.
 
 **What so short a budget can show.** How far each network gets in {minutes:.0f} minutes without a GPU, from one seed, on
 {images} development pairs a set; the intervals are over images, not over seeds. **What it cannot show:** how good the
@@ -48,6 +49,7 @@ def main() -> None:
     pairs = ", ".join(f"{100 * part.weight:.0f} % {part.set}" for part in config.data.paired)
     text = INTRODUCTION.format(
         pairs=pairs, crop=config.data.crop, batch=config.batch_size, rate=config.optimizer.lr, seed=config.seed,
+        least=min(row["cpu_seconds"] for row in rows.values()), most=max(row["cpu_seconds"] for row in rows.values()),
         budget=CPU_SECONDS, minutes=CPU_SECONDS / 120, images=IMAGES,
     )  # fmt: skip
     text += "## Costs\n\n" + _cost_table(rows, costs)

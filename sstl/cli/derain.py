@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         )
         quiet = processes.rank > 0 or not own
         shown = tqdm(results, total=len(own), desc="derain", unit="photo", leave=False, **hidden(quiet))
-        done = {i: _light(outcome, restorer) for i, outcome in zip(mine, shown, strict=True)}
+        done = dict(zip(mine, shown, strict=True))
         restored = _restored_videos(args, restorer, [videos[i] for i in clips])
         done |= {len(jobs) + i: _light(outcome, restorer) for i, outcome in zip(clips, restored, strict=True)}
     outcomes += processes.gather(done)
