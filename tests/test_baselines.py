@@ -20,9 +20,10 @@ from sstl.losses import map_entropy, pseudo_latent_loss
 from sstl.losses.gaussian_process import posterior
 from sstl.methods import Method, create_method
 from sstl.methods.exchange import found_streaks, lay_over, moved
-from sstl.networks import Network, create_network, list_networks, save_weights
+from sstl.networks import Network, create_network, list_networks, load_weights, save_weights
 from sstl.networks.deveil import Deveil
 from sstl.networks.latent import watch_latent
+from sstl.rain import render
 from sstl.restore import Restorer, adapted
 from sstl.restore.adapted import Adapted, Crops, adapt_to_photo
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
@@ -330,6 +331,13 @@ def test_adapting_to_a_photo_leaves_the_weights_and_follows_the_seed(restorer, p
     assert (one.before, one.after) == (same.before, same.after)
     assert not equal(parameters(one.restorer), parameters(other.restorer))
     assert not np.array_equal(one.restorer.restore(photo), restorer.restore(photo))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_photo_teaches_is_judged_in_either_arithmetic(dtype, photo):
+    rainy = render(torch.from_numpy(photo).movedim(-1, 0)[None] / 255, "heavy", 1, [0]).rainy[0]
+    found = adapt_to_photo(Restorer(load_weights("joint-tiny").network, dtype=dtype), rainy, 2, learning_rate=1e-3)
+    assert found.after != found.before
 
 
 @pytest.mark.parametrize("rate", [-3e-3, math.nan], ids=["worse", "broken"])

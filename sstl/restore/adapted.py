@@ -173,4 +173,6 @@ def _error(network: Network, pairs: PairedBatch) -> float:
 
 
 def _arithmetic(restorer: Restorer) -> torch.autocast:
-    return torch.autocast(restorer.device.type, torch.bfloat16, enabled=restorer.dtype == torch.bfloat16)
+    # Without its cache: that keeps the weights of the first step, whatever the optimiser makes of them.
+    enabled = restorer.dtype == torch.bfloat16
+    return torch.autocast(restorer.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
