@@ -268,6 +268,15 @@ def test_moved_streaks_lie_elsewhere_in_another_direction():
     assert ((upright > 0.05).any(dim=2).sum(dim=-1) <= 4).all()
 
 
+def test_streaks_are_moved_to_the_same_places_in_mixed_precision():
+    streak, found = torch.rand(4, 1, 96, 96), []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(moved(streak, turn=30.0, zoom=1.3))
+    assert torch.equal(*found)
+
+
 def test_found_streaks_are_grey_and_not_faint():
     residual = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1).repeat(1, 1, 2, 2)
     residual[..., 0, 0] = 0.01

@@ -70,6 +70,13 @@ def test_the_edge_loss_is_charbonnier_of_the_eight_neighbour_laplacian(images):
     assert float(edge_loss(image, target)) == pytest.approx(expected)
 
 
+def test_the_edge_loss_is_the_same_in_mixed_precision(images):
+    image, target = (x.float() for x in images)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = edge_loss(image, image + 0.001 * target)
+    assert mixed == edge_loss(image, image + 0.001 * target)
+
+
 def test_the_edge_loss_sees_blur_where_a_distance_hardly_does():
     sharp = torch.zeros(1, 3, 32, 32)
     sharp[..., 16:] = 1

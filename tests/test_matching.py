@@ -103,6 +103,20 @@ def test_a_recipe_is_narrowed_to_the_middle_of_what_was_accepted():
     assert asdict(one.camera)["gamma"] == (round(drawn[0]["camera"]["gamma"], 4),) * 2
 
 
+@pytest.mark.parametrize("name", ["veil", "drawn"])
+def test_what_scales_or_crosses_layers_is_narrowed_with_them(name):
+    prior = load_recipe(name)
+    assert prior.scale != (1.0, 1.0) or prior.crossing is not None
+
+    def lengths(recipe):
+        return [layer["length"] for p in render(blank, recipe, 3, range(64)).parameters for layer in p["layers"]]
+
+    blank = torch.rand(64, 3, 8, 8)
+    recipe = narrowed(prior, render(blank, prior, 3, range(64)).parameters)
+    assert len(lengths(recipe)) == pytest.approx(len(lengths(prior)), rel=0.25)
+    assert max(lengths(recipe)) <= max(lengths(prior))
+
+
 def test_streaks_alone_change_nothing_between_them(clean):
     recipe = streaks_alone(load_recipe("any"))
     assert "heavy" not in recipe.imaging

@@ -259,7 +259,10 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
         "domain": domain.name, "source": source.name, "trial": name, "config": digest, "seed": SEED,
         "steps": STEPS, "minutes": round(minutes, 2), "processor_minutes": round(processor, 2),
         **all_scores(weights, domain), "trust": load_weights(weights).info.get("trust"),
-        "snapshots": {path.stem: float(np.mean(scores(load(path), tests))) for path in snapshots[:-1]},
+        # Without a gate the last one is what was scored.
+        "snapshots": {
+            path.stem: float(np.mean(scores(load(path), tests))) for path in snapshots[: None if trial.gate else -1]
+        },
         "environment": environment(),
     }  # fmt: skip
     CELLS.mkdir(exist_ok=True)

@@ -111,8 +111,10 @@ def moved(streak: Tensor, turn: float, zoom: float) -> Tensor:
     y = torch.stack([mirror * angle.sin(), angle.cos()], dim=1)
     matrix = torch.stack([x, y], dim=1) * size[:, None, None]
     shift = drawn(count, lambda n: torch.empty(n, 2, 1).uniform_(-1, 1))
-    grid = F.affine_grid(torch.cat([matrix, shift], dim=2).to(streak), list(streak.shape), align_corners=False)
-    return F.grid_sample(streak, grid, padding_mode="reflection", align_corners=False)
+    with torch.autocast(streak.device.type, enabled=False):  # in half precision the grid is off by half a pixel
+        wide = streak.to(torch.promote_types(streak.dtype, torch.float32))
+        grid = F.affine_grid(torch.cat([matrix, shift], dim=2).to(wide), list(streak.shape), align_corners=False)
+        return F.grid_sample(wide, grid, padding_mode="reflection", align_corners=False).to(streak)
 
 
 def _either_way(count: int) -> Tensor:

@@ -220,7 +220,9 @@ def narrowed(recipe: Recipe, accepted: Sequence[dict[str, Any]]) -> Recipe:
         recipe: the recipe of the draws.
         accepted: parameters as ``render`` returns them.
     """
-    changes: dict[str, Any] = {"layers": _whole([len(p["layers"]) for p in accepted])}
+    # What a scale or a crossing recipe does is in the layers that were drawn.
+    changes: dict[str, Any] = {"scale": (1.0, 1.0), "crossing": None}
+    changes["layers"] = _whole([len(p["layers"]) for p in accepted])
     layers = [layer for p in accepted for layer in p["layers"]]
     if layers:
         # A faint layer tells little of the rain that is seen.
