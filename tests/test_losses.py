@@ -97,6 +97,15 @@ def test_kl_is_zero_only_at_equality(variance, reference):
     assert float(gaussian_kl(torch.tensor(variance), torch.tensor(variance))) == 0
 
 
+def test_the_anchor_leads_away_from_removing_nothing_also_when_nothing_has_been_removed_for_long():
+    torch.manual_seed(0)
+    mixture, residual = Mixture(), with_gradient(torch.rand(4, 500) / (2 * 255))
+    for _ in range(40):
+        mixture.update(mixture.statistics(residual.detach()))
+    (pull,) = torch.autograd.grad(mixture.kl(residual, torch.tensor(0.05**2)), residual)
+    assert (pull * residual.sign()).sum() < 0  # residuals that grow lower it
+
+
 def test_kl_grows_without_bound_as_the_residuals_vanish():
     values = [float(gaussian_kl(torch.tensor(10.0**-k), torch.tensor(0.01))) for k in range(2, 12)]
     assert values == sorted(values)

@@ -160,7 +160,9 @@ class Mixture(nn.Module):
         satisfy the KL while all residuals vanish.
         """
         blended = self.blended(self.statistics(residual))
-        divergence = gaussian_kl(self.moments_of(blended), reference)
+        # Not floored: where all residuals have vanished, the floor would have no slope that leads away from there.
+        moments = (blended.moment / blended.weight.clamp(min=1e-8)).clamp(min=1e-12)
+        divergence = gaussian_kl(moments, reference)
         return divergence.masked_fill(blended.weight < min(OCCUPIED, 1 / len(self.weights)), math.inf).amin()
 
     @torch.no_grad()

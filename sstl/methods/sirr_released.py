@@ -115,5 +115,7 @@ def _summed_variation(image: Tensor) -> Tensor:
 def _kl_of_inputs(difference: Tensor, variances: Tensor) -> Tensor:
     """Smallest KL(N(mean, var of O - B) || N(0, sd = variance)): the variance stands where the deviation should."""
     variance, mean = torch.var_mean(difference, correction=0)
-    kl = variances.log() - 0.5 * variance.log() + (variance + mean.square()) / (2 * variances.square()) - 0.5
+    # Floored: of a batch without rain it would be infinite, and the step lost, for a term without any gradient.
+    own = variance.clamp(min=TINY**2).log()
+    kl = variances.log() - 0.5 * own + (variance + mean.square()) / (2 * variances.square()) - 0.5
     return kl.amin()
