@@ -371,6 +371,18 @@ def test_a_gate_changes_nothing_of_the_training_and_is_resumed(config, method):
     assert len(judgements(half)) == 3
 
 
+def test_a_run_whose_best_is_judged_anew_is_resumed_as_if_it_had_not_been_interrupted(config, monkeypatch):
+    settings = config(gate={"both": True}, method=MethodConfig("mean_teacher"))
+    fake(monkeypatch, [0.5, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4])  # the resumed run takes the best so far from its file
+    train(settings)
+    path, log = settings.output / "checkpoints" / "step-00000006.safetensors", settings.output / "log.jsonl"
+    whole = load_file(path)
+    path.unlink()
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"step": 6' not in line))
+    train(settings, resume=True)
+    assert same(load_file(path), whole)
+
+
 def test_a_gate_without_a_start_or_photos_is_refused(config):
     with pytest.raises(ValueError, match="'gate' compares with a start"):
         replace(config(), network=NetworkConfig("joint"))
