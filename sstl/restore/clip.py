@@ -143,12 +143,14 @@ class Clip:
         return found if len(found) == count else self._in_passing(starts)
 
     def _in_passing(self, starts: list[int]) -> list[Array]:
-        """Return the first frame from each of these times on, where seeking fails: all of the clip is decoded."""
+        """Return the first frame from each of these times on, where seeking fails: the clip is decoded to the last."""
         found: list[Array] = []
         with Clip(self.path, self.max_pixels) as again:
             for frame in again.frames():
-                if len(found) < len(starts) and frame.pts >= starts[len(found)]:
+                if frame.pts >= starts[len(found)]:
                     found.append(frame.pixels)
+                if len(found) == len(starts):
+                    break
         return found
 
     def _decoded(
