@@ -13,10 +13,11 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from sstl.cli.output import defaults
 from sstl.config import from_tree, load_config
 from sstl.data.sources import SourceConfig
 from sstl.data.stream import PairedPart
-from sstl.engine import TrainConfig
+from sstl.engine import DataConfig, MethodConfig, NetworkConfig, TrainConfig
 from sstl.networks import load_weights
 from sstl.rain import Recipe, list_recipes, load_recipe
 
@@ -25,6 +26,7 @@ sys.path.insert(0, str(SHIFT))
 import domains  # noqa: E402
 import run as suite  # noqa: E402
 from doubt import BLOCK, agreement, in_blocks  # noqa: E402
+from sources import anchor  # noqa: E402
 from table import gains_of, shares  # noqa: E402
 
 RESERVED = yaml.safe_load((SHIFT / "reserved.yaml").read_text())
@@ -120,6 +122,39 @@ def test_what_no_router_would_recognise_is_adapted_to_with_care(tmp_path, monkey
     assert (default == cautious) == (told == 0)
     assert default.gate is not None
     assert bool(default.gate.others) == (told == 1)
+
+
+def test_a_cell_is_measured_anew_whatever_it_follows_from_changes(tmp_path, monkeypatch):
+    domain, source = domains.Domain("heavy", tmp_path / "heavy"), suite.SOURCES[0]
+    gate = suite.gate(domain, source, suite.TRIALS["cautious"])
+    network = NetworkConfig(source.network, source.options, str(source.path))
+    data = DataConfig(anchor(), (SourceConfig("photos"),))
+    config = TrainConfig(output=Path("x"), network=network, method=MethodConfig("default"), data=data, gate=gate)
+
+    def found(config: TrainConfig = config, domain: domains.Domain = domain) -> str:
+        return suite.fingerprint(config, source, domain, tmp_path)
+
+    changed = [
+        found(replace(config, steps=1)),
+        found(replace(config, method=MethodConfig("default", {"dry": 0.5}))),
+        found(replace(config, gate=replace(gate, paired=(PairedPart("bundled", recipe="heavy"),)))),
+        found(domain=domains.Domain("blend", domain.root)),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(suite, "defaults", lambda method: {**defaults(method), "dry": 0.4})
+        changed.append(found())
+    with monkeypatch.context() as patch:
+        patch.setattr(suite, "load_recipe", lambda name: replace(load_recipe(name), layers=(7, 7)))
+        changed.append(found())
+    with monkeypatch.context() as patch:
+        patch.setattr(suite, "CALIBRATION", tmp_path / "trust.json")
+        suite.CALIBRATION.write_text('{"error": 2}')
+        changed.append(found())
+        ungated = found(replace(config, gate=None))
+    assert found(replace(config, gate=None)) == ungated  # nobody asked the score
+    assert len({found(), *changed}) == 1 + len(changed)
+    # An option at its default, and where the work lies, say nothing.
+    assert found(replace(config, method=MethodConfig("default", {"dry": 0.3}))) == found()
 
 
 def test_the_gap_is_pooled_over_cells_whose_oracle_gains_enough():

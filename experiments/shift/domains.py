@@ -18,7 +18,7 @@ import yaml
 from PIL import Image as PillowImage
 from PIL import ImageFilter
 
-from sstl.config import from_tree
+from sstl.config import from_tree, to_tree
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.data.files import Image
 from sstl.data.manifest import read_manifest
@@ -52,6 +52,17 @@ def reserved() -> dict[str, Any]:
     return dict(tree)
 
 
+def definition(domain: Domain) -> list[Any]:
+    """Return all that the images of a domain follow from beside the manifest and the renderer."""
+    tree = reserved()
+    settings = [SEED, PHOTOS, DRY, TESTS, SIDE, BLUR, tree["domains"].index(domain.name), tree["streaks"]]
+    return [settings, *map(to_tree, _recipes(tree, domain.name))]
+
+
+def _recipes(tree: dict[str, Any], name: str) -> list[Recipe]:
+    return [tree["recipes"][rain] for rain in (tree["mixture"] if name == "mixture" else [name])]
+
+
 def build(folder: Path) -> list[Domain]:
     """Write all domains below ``folder`` (what is there is kept), and return them."""
     tree = reserved()
@@ -62,7 +73,7 @@ def build(folder: Path) -> list[Domain]:
     photos, tests = _backgrounds()
     for number, domain in enumerate(domains):
         rng = np.random.default_rng([SEED, number])
-        recipes = [tree["recipes"][name] for name in (tree["mixture"] if domain.name == "mixture" else [domain.name])]
+        recipes = _recipes(tree, domain.name)
         chosen, others = np.split(rng.permutation(len(photos))[: PHOTOS + DRY], [PHOTOS])
         _write(
             [photos[i] for i in chosen], recipes, streaks, SEED + number, domain.root / "photos", domain.root / "truth"

@@ -9,19 +9,20 @@ sittings; PATTERN (as veil/*/control) chooses, and after M minutes no new cell i
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from domains import Domain, build
+from domains import Domain, build, definition
 from sources import PACKAGE, SOURCES, Source, anchor
 
+from sstl.cli.output import defaults
 from sstl.config import to_tree
 from sstl.data import PairSource, SourceConfig, open_images, open_pairs
 from sstl.data.matching import match_photos, recipe_yaml
@@ -36,6 +37,7 @@ from sstl.engine import (
     learn_routes,
     train,
 )
+from sstl.methods import METHODS
 from sstl.methods.trust import CALIBRATION
 from sstl.metrics import matlab_luma, psnr
 from sstl.networks import load_weights
@@ -219,26 +221,26 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
     }
 
 
-def fingerprint(config: TrainConfig, source: Source, work: Path) -> str:
-    """Return a hash of a training, of the recipes that it names and of the weights that it starts from."""
-    recipes = [to_tree(load_recipe(part.recipe)) for part in config.data.paired if part.recipe]
-    for recipe in recipes:  # here and below: what came after the first cells were measured says nothing where it is off
-        for key, off in (("tapered", True), ("crossing", None)):
-            if recipe[key] == off:
-                del recipe[key]
-    if config.gate is not None:
-        recipes.append(json.loads(CALIBRATION.read_text(encoding="utf-8"))["weights"])
+def fingerprint(config: TrainConfig, source: Source, domain: Domain, work: Path) -> str:
+    """Return a hash of all that a cell follows from, but the code.
+
+    That is its training with every option of the method, the recipes that it and its gate name, the calibrated score
+    if that has a say, the domain, and the weights of its start.
+    """
     settings = to_tree(config)
-    judged = settings["gate"] or {"paired": [], "known": [], "others": []}
-    for part in settings["data"]["paired"] + judged["paired"] + judged["known"] + judged["others"]:
-        if part["streaks_of"] == "images":
-            del part["streaks_of"]
-    for key in ("known", "both", "others", "light"):
-        if not judged.get(key):
-            judged.pop(key, None)
-    tree = [settings, recipes, hashlib.sha256(source.path.read_bytes()).hexdigest()]
-    text = json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), "")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    settings["method"]["options"] = defaults(METHODS[config.method.name]) | settings["method"]["options"]
+    parts = config.data.paired
+    if config.gate is not None:
+        parts += config.gate.paired + config.gate.known + config.gate.others
+    recipes = [to_tree(load_recipe(part.recipe)) for part in parts if part.recipe]
+    judges = config.gate is not None or config.method.name == "best_so_far"
+    calibration = json.loads(CALIBRATION.read_text(encoding="utf-8")) if judges else {}
+    tree = [settings, recipes, calibration, definition(domain), sha256(source.path.read_bytes()).hexdigest()]
+    return _digest(json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), ""))
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
@@ -246,7 +248,7 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
     trial = TRIALS[name]
     output = work / "cells" / domain.name / source.name / name
     config = configuration(domain, source, trial, output)
-    digest = fingerprint(replace(config, output=Path(name)), source, work)
+    digest = fingerprint(replace(config, output=Path(name)), source, domain, work)
     file = CELLS / f"{domain.name}-{source.name}-{name}.json"
     if file.exists() and json.loads(file.read_text())["config"] == digest:
         return False
@@ -274,7 +276,7 @@ def run_cell(domain: Domain, source: Source, name: str, work: Path) -> bool:
 def run_start(domain: Domain, source: Source) -> None:
     """Score the source as it is, and the rainy input."""
     file = CELLS / f"{domain.name}-{source.name}-start.json"
-    digest = hashlib.sha256(source.path.read_bytes()).hexdigest()[:16]
+    digest = _digest(json.dumps([definition(domain), sha256(source.path.read_bytes()).hexdigest()], sort_keys=True))
     if file.exists() and json.loads(file.read_text())["config"] == digest:
         return
     tests = open_pairs(SourceConfig(str(domain.root / "test"), rainy="rainy", clean="clean"))
