@@ -685,3 +685,40 @@ def test_a_store_is_read_from_a_checkpoint_whatever_its_size(start, batch):
 def test_a_store_of_nothing_is_refused(start):
     with pytest.raises(SstlError, match="'kept' is 0"):
         create_method("best_so_far", start, kept=0)
+
+
+@pytest.mark.parametrize("name", ["sirr", "streak_transfer", "syn2real", "best_so_far"])
+def test_the_parts_of_a_step_teach_what_they_teach_as_one_batch(start, domain, name):
+    """Accumulated or not, a method's state is the same after a step; a part that was forgotten teaches nothing."""
+    paired, photos = domain.source.map(lambda t: t[:8]), domain.target.rainy[:8]
+
+    def state(*parts: slice, dropped: bool = False) -> dict[str, Tensor]:
+        options = {"veil": 1.0} if name == "streak_transfer" else {}
+        method = create_method(name, copy.deepcopy(start), **options)
+        if dropped:
+            method(domain.test.map(lambda t: t[:4]), UnpairedBatch(domain.test.rainy[:4], domain.test.key[:4]))
+        method.begin_step()
+        for part in parts:
+            method(paired.map(lambda t, part=part: t[part]), UnpairedBatch(photos[part], paired.key[part]))
+        method.after_step(1)
+        return dict(method.named_buffers())
+
+    once = state(slice(0, 8))
+    for found in (state(slice(0, 4), slice(4, 8)), state(slice(0, 4), slice(4, 8), dropped=True)):
+        assert found.keys() == once.keys()
+        for key, value in once.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_pseudo_latents_of_few_labelled_images_wait(start, domain, batch):
+    """One latent has no deviation: standardised by it, photos were millions of deviations away."""
+    method = create_method("syn2real", copy.deepcopy(start))
+    for step in range(6):
+        part = slice(step * batch, (step + 1) * batch)
+        paired = domain.source.map(lambda t, part=part: t[part])
+        found = method(paired, UnpairedBatch(domain.target.rainy[part], paired.key))
+        method.after_step(step + 1)
+        known = (step + 1) * batch
+        assert bool(found["pseudo"]) == (known >= 4)
+        assert float(found["pseudo"]) < 1e3

@@ -336,9 +336,9 @@ def test_rain_does_not_depend_on_the_batch(name, photo):
             if name == "thin":
                 assert torch.equal(part.streak[own], whole.streak[index])
                 assert torch.equal(part.rainy[own], whole.rainy[index])
-            else:
-                # A blur is cut off where the batch's widest ends; at the map's threshold this may decide.
-                differ = (part.rainy[own] - whole.rainy[index]).abs() > 0.1 * LEVEL
+            else:  # a convolution of another size may round otherwise; at the map's threshold this may decide
+                torch.testing.assert_close(part.streak[own], whole.streak[index], rtol=1e-5, atol=1e-6)
+                differ = (part.rainy[own] - whole.rainy[index]).abs() > 1e-5
                 assert differ.float().mean() < 1e-3
 
 

@@ -56,6 +56,14 @@ def test_the_restoration_is_the_same(saved, tiny_network, photo):
         assert torch.equal(load_weights(saved).network(photo).background, tiny_network(photo).background)
 
 
+def test_loading_draws_nothing(saved):
+    torch.manual_seed(1)
+    load_weights(saved)
+    found = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(found, torch.rand(3))
+
+
 def test_a_folder_stands_for_the_weights_in_it(tmp_path, tiny_network):
     save_weights(tmp_path / "run" / "weights.safetensors", tiny_network)
     assert load_weights(tmp_path / "run").network.name == "joint"

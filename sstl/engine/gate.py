@@ -163,8 +163,7 @@ class Gate:
     def _best_so_far(self) -> tuple[Network, Standing] | None:
         """Return the best network so far and what is known of it; of a resumed run it is in a file."""
         if self.best and self.kept is None:
-            with torch.random.fork_rng([]):  # a network is built at random: a resumed run must draw as one that was not
-                found = load_weights(self.config.output / KEPT)
+            found = load_weights(self.config.output / KEPT)
             # A run that was killed between the file and its line in the log has kept the network that is judged next.
             if found.info["step"] == self.best["step"]:
                 network = found.network.to(self.device)

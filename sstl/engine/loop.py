@@ -54,6 +54,7 @@ def run_loop(
         started = time.perf_counter()
         for group in groups:
             group.scheduler.step_update(progress.step)
+        bare.begin_step()
         before = [buffer.clone() for buffer in bare.buffers()]
         numbers: dict[str, Tensor] = {}
         for _ in range(config.accumulation):

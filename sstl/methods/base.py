@@ -15,16 +15,29 @@ from sstl.registry import Registry
 from sstl.types import PairedBatch, Restoration, UnpairedBatch
 
 
-class Method(nn.Module):
+class Noting(nn.Module):
+    """A module that notes in ``forward`` what it will learn about its own state after the optimiser's step.
+
+    Attributes:
+        noted: one entry for each part of a step (``accumulation``); who learns from them empties the list, and so does
+            the training loop before each step, because a step that is dropped teaches nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Any] = []
+
+
+class Method(Noting):
     """Networks x losses x the method's own state.
 
     Attributes:
         network: what is trained and shipped.
         needs_unpaired: whether ``forward`` needs unlabelled images.
 
-    ``forward`` must change no state, so that a step whose loss is not finite can be dropped without trace; what it
-    learns about the state (a mixture's statistics, a teacher) it applies in ``after_step``. State lives in buffers, so
-    that ``state_dict`` is the checkpoint.
+    ``forward`` must change no state, so that a step whose loss is not finite can be dropped without trace; what is to
+    be learned about the state (a mixture's statistics, a teacher) it puts into ``noted``, and ``after_step`` applies
+    it. State lives in buffers, so that ``state_dict`` is the checkpoint.
     """
 
     needs_unpaired = False
@@ -36,6 +49,12 @@ class Method(nn.Module):
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Return ``{"loss": total, part: value, ...}``; ``loss`` carries the gradient, the parts are for the log."""
         raise NotImplementedError
+
+    def begin_step(self) -> None:
+        """Forget what was noted in a step that was dropped."""
+        for module in self.modules():
+            if isinstance(module, Noting):
+                module.noted.clear()
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trained parameters in groups, each of which gets an optimiser of its own; by default one."""

@@ -62,13 +62,12 @@ class BestSoFar(Taught):
         for name in STORES:  # empty until the first step tells the size of the crops
             self.register_buffer(name, torch.zeros(0))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # crops; the kept are judged in turn
-        self._seen: Tensor | None = None
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
         if unpaired is None:
             raise SstlError("method 'best_so_far' needs unlabelled photos; give data.unpaired.")
-        self._seen = gathered(unpaired.rainy)
+        self.noted.append(gathered(unpaired.rainy))
         parts = self.supervised(paired)
         photos, kept = self._drawn(unpaired.rainy)
         strong, expected = self.strong_view(photos, kept)
@@ -87,14 +86,15 @@ class BestSoFar(Taught):
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student; keep new photos, or judge the teacher's view of some that are kept."""
         super().after_step(step)
-        if self._seen is None:
+        if not self.noted:
             return
+        new = torch.cat(self.noted)
         if len(self.photos) < self.kept:
-            self._keep(self._seen[: self.kept - len(self.photos)])
+            self._keep(new[: self.kept - len(self.photos)])
         else:
-            self._improve(len(self._seen))
-        self.seen.add_(len(self._seen))
-        self._seen = None
+            self._improve(len(new))
+        self.seen.add_(len(new))
+        self.noted.clear()
 
     def _keep(self, photos: Tensor) -> None:
         best = self.teacher(photos).background.clamp(0, 1)

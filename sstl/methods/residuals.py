@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from sstl.losses import Mixture, OrientedMixture, total_variation
 from sstl.losses.likelihood import Statistics
+from sstl.methods.base import Noting
 from sstl.ops.processes import averaged
 from sstl.types import PairedBatch
 
@@ -15,7 +17,7 @@ Density = Literal["gaussian", "oriented"]
 DENSITIES: dict[Density, type[Mixture]] = {"gaussian": Mixture, "oriented": OrientedMixture}
 
 
-class ResidualLikelihood(nn.Module):
+class ResidualLikelihood(Noting):
     """SIRR's unsupervised terms (Wei et al., CVPR 2019, the paper's form) on the residuals O - B^ of real photos.
 
     ``likelihood * NLL + kl * KL(synthetic || found) + tv * TV(B^)``, the KL from the nearest Gaussian, or from all that
@@ -48,12 +50,11 @@ class ResidualLikelihood(nn.Module):
         super().__init__()
         self.likelihood, self.kl, self.tv, self.per_photo = likelihood, kl, tv, per_photo
         self.mixture = DENSITIES[density](components, momentum)
-        self._seen: Statistics | None = None
 
     def forward(self, rainy: Tensor, background: Tensor, paired: PairedBatch) -> dict[str, Tensor]:
         """Return ``nll``, ``kl``, ``tv`` and their weighted sum ``likelihood``; changes no buffer."""
         residual = rainy - background
-        self._seen = self.mixture.statistics(residual.detach())
+        self.noted.append(self.mixture.statistics(residual.detach()))
         synthetic = averaged(self.mixture.moment(paired.rainy - paired.clean).mean()).clamp(min=self.mixture.floor)
         terms = {
             "nll": self.mixture.nll(residual, self.per_photo),
@@ -64,7 +65,9 @@ class ResidualLikelihood(nn.Module):
         return {"likelihood": total, **terms}
 
     def after_step(self) -> None:
-        """The M-step, with the statistics of the last forward."""
-        if self._seen is not None:
-            self.mixture.update(self._seen)
-            self._seen = None
+        """The M-step, with the statistics of the step."""
+        if self.noted:
+            self.mixture.update(
+                Statistics(*(torch.stack(values).mean(dim=0) for values in zip(*self.noted, strict=True)))
+            )
+            self.noted.clear()

@@ -55,7 +55,6 @@ class SirrReleased(Supervised):
         self.register_buffer("weights", torch.full((components,), 1 / components))
         self.register_buffer("variances", torch.rand(components) + TINY)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._fitted: tuple[Tensor, Tensor] | None = None
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
@@ -93,16 +92,17 @@ class SirrReleased(Supervised):
         share = log_joint(fitted, weights, variances).softmax(dim=1)
         total, moment = averaged(share.sum(dim=0)), averaged((share * fitted).sum(dim=0))
         weights, variances = total / len(fitted), moment / total + TINY
-        self._fitted = weights, variances
+        self.noted.append((weights, variances))
         return log_joint(fitted, weights, variances).softmax(dim=1), variances
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:  # noqa: ARG002 (of every method)
         """Keep the last batch's mixture."""
-        if self._fitted is not None:
-            self.weights.copy_(self._fitted[0])
-            self.variances.copy_(self._fitted[1])
-            self._fitted = None
+        if self.noted:
+            weights, variances = self.noted[-1]
+            self.weights.copy_(weights)
+            self.variances.copy_(variances)
+            self.noted.clear()
         self.steps += 1
 
 

@@ -77,7 +77,6 @@ class StreakTransfer(Taught):
         self.brightness, self.turn, self.zoom = brightness, turn, zoom
         for name in ("photos_dark", "clean_dark") if veil else ():  # running means; 0 before the first step
             self.register_buffer(name, torch.zeros(()))
-        self._seen: Tensor | None = None
         self._streakless: Tensor | None = None
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
@@ -115,7 +114,7 @@ class StreakTransfer(Taught):
         if self.veil:
             # Not the restored photos: a teacher that has learned to lift the veil would find none in them.
             self._streakless = (photos - found).clamp(0, 1)
-            self._seen = torch.stack([darkness(self._streakless), darkness(paired.clean)])
+            self.noted.append(torch.stack([darkness(self._streakless), darkness(paired.clean)]))
             pairs = self.behind_veil(pairs)
         return pairs
 
@@ -131,9 +130,11 @@ class StreakTransfer(Taught):
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student, and the means of the dark channels towards the batch's."""
         super().after_step(step)
-        if self._seen is None:
+        if not self.noted:
             return
         keep = _MOMENTUM if self.photos_dark else 0.0
-        for mean, seen in zip((self.photos_dark, self.clean_dark), averaged(self._seen), strict=True):
+        for mean, seen in zip(
+            (self.photos_dark, self.clean_dark), averaged(torch.stack(self.noted).mean(dim=0)), strict=True
+        ):
             mean.copy_(keep * mean + (1 - keep) * seen)
-        self._seen = None
+        self.noted.clear()

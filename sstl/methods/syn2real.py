@@ -16,6 +16,8 @@ from sstl.networks.latent import watch_latent
 from sstl.ops.processes import gathered
 from sstl.types import PairedBatch, UnpairedBatch
 
+LEAST_KNOWN = 4  # labelled latents; of fewer there is no deviation to standardise by, and the photos' term waits
+
 
 @METHODS.register("syn2real")
 class Syn2Real(Supervised):
@@ -64,7 +66,6 @@ class Syn2Real(Supervised):
             length = latent().size(1)
         self.register_buffer("latents", torch.zeros(memory, length))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
-        self._seen: Tensor | None = None
 
     def forward(self, paired: PairedBatch, unpaired: UnpairedBatch | None = None) -> dict[str, Tensor]:
         """Both branches."""
@@ -72,26 +73,30 @@ class Syn2Real(Supervised):
             raise SstlError("method 'syn2real' needs unlabelled photos; give data.unpaired.")
         with watch_latent(self.network) as latent:
             parts = self.supervised(paired)
-            self._seen = gathered(latent())
+            seen = gathered(latent())
             self.network(unpaired.rainy)
             photos = latent()
         # The batch at hand belongs to what is known: the memory is empty at first.
-        known = torch.cat([self.latents[: int(self.count)], self._seen])
+        self.noted.append(seen)
+        known = torch.cat([self.latents[: int(self.count)], *self.noted])
         with torch.autocast(photos.device.type, enabled=False):
-            photos, known = _standardised(photos, known)
-            pseudo = pseudo_latent_loss(photos, known, self.neighbours, self.noise, self.spread)
+            if len(known) < LEAST_KNOWN:
+                pseudo = 0 * photos.float().sum()
+            else:
+                photos, known = _standardised(photos, known)
+                pseudo = pseudo_latent_loss(photos, known, self.neighbours, self.noise, self.spread)
         return {**parts, "pseudo": pseudo, "loss": self.weight * parts["loss"] + self.pseudo * pseudo}
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:  # noqa: ARG002 (of every method)
-        """Put the last labelled batch's latents in the place of the oldest."""
-        if self._seen is None:
+        """Put the step's labelled latents in the place of the oldest."""
+        if not self.noted:
             return
-        seen = self._seen[-len(self.latents) :]
+        seen = torch.cat(self.noted)[-len(self.latents) :]
         places = (int(self.count) + torch.arange(len(seen), device=seen.device)) % len(self.latents)
         self.latents[places] = seen
         self.count += len(seen)
-        self._seen = None
+        self.noted.clear()
 
 
 def _standardised(photos: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

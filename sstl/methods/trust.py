@@ -18,6 +18,7 @@ from sstl.errors import SstlError
 from sstl.methods.exchange import as_pairs, crowded, darkness, lay_over, lay_veil, moved, rain_found, veil_share
 from sstl.metrics import leakage, leftover
 from sstl.networks import Network
+from sstl.ops.random import seeded
 from sstl.ops.veil import dark_channel
 from sstl.types import PairedBatch, Restoration
 
@@ -123,8 +124,7 @@ def make_exam(
             f"and {tuple(rehearsed.clean.shape)}."
         )
     clean, keys = rehearsed.clean, rehearsed.key
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         streakless = (photos - seen).clamp(0, 1)
         streak, others = (moved(layer, turn=10.0, zoom=1.2) for layer in (seen, seen.roll(1, 0)))
         streak = crowded(streak, others, 0.5)
@@ -193,8 +193,7 @@ def measure(network: Network, exam: Exam, shipped: Network | None = None, known:
     """
     known = known or standing(network, exam, shipped)
     background = known.restored.background
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with seeded(0):
         again = lay_over(background, exam.streak.roll(1, 0), AGAIN, exam.rehearsed.key)
     return {
         **known.measures,

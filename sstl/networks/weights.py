@@ -86,7 +86,8 @@ def load_weights(name_or_path: str | Path = DEFAULT) -> Weights:
         raise WeightsError(f"{path}: its network cannot be built: {' '.join(str(error).split())}") from None
     if expected != {name: t.shape for name, t in tensors.items()}:
         raise WeightsError(f"{path}: its tensors are not those of network '{notes['network']}'; save it again.")
-    network = create_network(notes["network"], **notes["config"])
+    with torch.random.fork_rng([]):  # first weights are drawn, and replaced: whoever loads must draw as who does not
+        network = create_network(notes["network"], **notes["config"])
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return Weights(network.eval(), path.stem, path, notes["info"])
 

@@ -124,10 +124,12 @@ def blur(images: Tensor, sigmas: list[float]) -> Tensor:
     largest = max(sigmas)
     if largest < 0.05:
         return images
-    radius = max(1, int(np.ceil(3 * largest)))
+    reaches = torch.tensor([max(1, int(np.ceil(3 * sigma))) for sigma in sigmas])
+    radius = int(reaches.max())
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     spread = torch.tensor(sigmas).clamp(min=1e-3)[:, None]
     kernel = torch.exp(-0.5 * (offsets / spread) ** 2)
+    kernel[offsets.abs() > reaches[:, None]] = 0  # an image's blur must not depend on what else is in its batch
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     stacked = images.transpose(0, 1)  # (1, B, H, W): one group per image
     groups = len(sigmas)

@@ -18,6 +18,7 @@ from sstl.errors import SstlError
 from sstl.methods.test_time import RainAgain, error_under_rain
 from sstl.networks import Network
 from sstl.networks.deveil import Deveil
+from sstl.ops.random import seeded
 from sstl.restore.restorer import Restorer, as_planes, scale_of
 from sstl.types import PairedBatch, UnpairedBatch
 
@@ -75,10 +76,8 @@ def adapt_to_photo(
         raise SstlError("there is no photo to adapt to; give one, or a list of them.")
     network = copy.deepcopy(restorer.network)
     own = Restorer(network, restorer.device, restorer.dtype, restorer.tile)
-    devices = [restorer.device] if restorer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), own.settled(frames):  # what a photo gets is trained, whatever its crops get
+    with seeded(seed), own.settled(frames):  # what a photo gets is trained, whatever its crops get
         method = RainAgain(network.network if isinstance(network, Deveil) else network)
-        torch.manual_seed(seed)
         crops = Crops(frames, np.random.default_rng(seed))
         held = crops.held_back()
         if held is None:
