@@ -17,6 +17,7 @@ from card import card
 from grow import grow
 from sit import BRANCHES, SHARES, SIZES, averaged, better, configuration, state
 
+from sstl.errors import SstlError
 from sstl.networks import create_network, load_weights, save_weights
 
 
@@ -138,6 +139,8 @@ def test_a_sitting_that_grows_anew_ships_its_own_training_alone(tmp_path, monkey
     assert "--grow" not in (tmp_path / "state.md").read_text()  # the next one goes on from there
     lines = json.loads((tmp_path / "log.json").read_text())
     (tmp_path / "log.json").write_text(json.dumps(lines[:-1]))  # killed after shipping, before its line in the log
+    with pytest.raises(SstlError, match=r"base-2\.json: a sitting was begun there with"):
+        sit.sit("base", 30, tmp_path, anew=True)
     assert sit.sit("base", 20, tmp_path, anew=True) == lines[-1]
     assert json.loads((tmp_path / "log.json").read_text()) == lines
     assert load_weights(shipped / "joint-base.safetensors").info == info

@@ -150,15 +150,31 @@ def test_a_dry_run_of_derain_writes_nothing(run_cli, photos, tmp_path):
     assert done.code == 0
     assert f"{photos / 'a.png'} -> {out / 'a.png'}\n" in done.out
     assert f"{out / 'b.png'} (is there, would be kept)" in done.out
-    assert "nothing was written" in done.out
+    assert "nothing was restored" in done.out
     assert [path.name for path in out.iterdir()] == ["b.png"]
-    done = run_cli("derain", photos, "-o", out, "--dry-run", "--layers", "background,mask")
+    listed = tmp_path / "plan.json"
+    done = run_cli("derain", photos, "-o", out, "--dry-run", "--layers", "background,mask", "--json", listed)
     assert f"{photos / 'b.png'} -> {out / 'b.mask.png'}\n" in done.out
+    planned = json.loads(listed.read_text())["planned"]
+    assert {"input": str(photos / "b.png"), "file": str(out / "b.mask.png"), "kept": False} in planned
 
 
 def test_a_dry_run_of_synthesize_writes_nothing(run_cli, photos, tmp_path):
-    done = run_cli("synthesize", photos, "-o", tmp_path / "made", "--recipe", "heavy", "--count", 1000, "--dry-run")
+    done = run_cli(
+        "synthesize",
+        photos,
+        "-o",
+        tmp_path / "made",
+        "--recipe",
+        "heavy",
+        "--count",
+        1000,
+        "--dry-run",
+        "--json",
+        tmp_path / "plan.json",
+    )
     assert done.code == 0
+    assert json.loads((tmp_path / "plan.json").read_text())["planned"] == 1000
     assert f"1000 pairs of 2 clean images, recipe heavy: 5000 PNG files in {tmp_path / 'made'}" in done.out
     assert not (tmp_path / "made").exists()
 

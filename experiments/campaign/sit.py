@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from sstl.config import from_tree, load_config, to_tree, with_overrides
 from sstl.data import SourceConfig, open_images, open_pairs
 from sstl.engine import TrainConfig, read_log, train
 from sstl.engine.checkpoint import list_checkpoints
+from sstl.errors import SstlError
 from sstl.networks import create_network, load_weights, save_weights
 from sstl.networks.joint import Joint
 from sstl.networks.weights import SHIPPED
@@ -151,10 +153,17 @@ def sit(size: str, minutes: float, work: Path, note: str = "", anew: bool = Fals
         work: a folder to train in.
         note: what else the log is to say.
         anew: begin with what the next smaller size's weights compute, and not where the last sitting ended.
+
+    Raises:
+        SstlError: ``work`` holds what another sitting of this number has begun.
     """
     log: list[dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else []
     sitting = sum(entry["size"] == size for entry in log) + 1
     half = work / f"{size}-{sitting}-float16.safetensors"
+    begun, asked = work / f"{size}-{sitting}.json", {"minutes": minutes, "anew": anew}
+    if begun.exists() and (found := json.loads(begun.read_text())) != asked:
+        raise SstlError(f"{begun}: a sitting was begun there with {found}; go on with these, or give another --work.")
+    write_atomic(begun, json.dumps(asked))
     measured = half.with_suffix(".json")
     if not measured.exists():
         write_atomic(measured, json.dumps(_measured(size, sitting, minutes, half, note, anew)))
@@ -231,7 +240,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.grow and args.size not in GROWN:
         parser.error(f"{args.size} grows from no smaller size; leave out --grow.")
-    entry = sit(args.size, args.minutes, args.work.resolve(), args.note, args.grow)
+    try:
+        entry = sit(args.size, args.minutes, args.work.resolve(), args.note, args.grow)
+    except SstlError as error:
+        sys.exit(f"error: {error}")
     print(json.dumps({key: entry[key] for key in ("minutes", "before", "after", "shipped")}, indent=1))
     print(
         f"wrote {LOG} and {HERE / 'state.md'}; next: commit them"

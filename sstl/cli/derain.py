@@ -143,10 +143,11 @@ def _plan(args: argparse.Namespace, photos: Sequence[Job], videos: Sequence[Job]
             files += [(job.source, file) for file in result_files(job, args.layers, args.max_pixels).values()]
         except InputError as error:
             errors.append(str(error))
-    for source, file in files:
-        there = file.exists() and not args.overwrite
-        print(f"{source} -> {file}{' (is there, would be kept)' if there else ''}")
-    print(f"{len(photos)} photos, {len(videos)} videos; nothing was written")
+    planned = [{"input": source, "file": file, "kept": file.exists() and not args.overwrite} for source, file in files]
+    for one in planned:
+        print(f"{one['input']} -> {one['file']}{' (is there, would be kept)' if one['kept'] else ''}")
+    print(f"{len(photos)} photos, {len(videos)} videos; nothing was restored")
+    write_json(args.json, {"out": args.out, "planned": planned, "errors": errors}, seed=args.seed)
     for message in errors:
         print_error(message)
     return 1 if errors else 0

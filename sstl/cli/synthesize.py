@@ -96,7 +96,9 @@ def _plan(args: argparse.Namespace, images: int, total: int) -> int:
     there = f"; {args.out / MANIFEST} is there" if (args.out / MANIFEST).exists() else ""
     files = f"{total * len(LAYERS)} PNG files in {args.out}{there}"
     print(f"{total} pairs of {images} clean images, recipe {args.recipe}: {files}")
-    print("nothing was written")
+    print("nothing was made")
+    planned = {"out": args.out, "recipe": args.recipe, "planned": total, "clean": images}
+    write_json(args.json, planned, seed=args.seed)
     return 0
 
 
