@@ -263,6 +263,7 @@ def test_figures_of_an_evaluation_stand_in_the_card(run, tmp_path, run_cli):
         (("export", "joint-small", "-o", "a.pth", "--to", "a/b"), "--to, --private and --dry-run belong to"),
         (("show", "joint-small", "--licence", "mit"), "--scores and --licence belong to"),
         (("show", "joint-small", "--format", "onnx"), "--format belongs to 'weights export'"),
+        (("show", "joint-small", "--overwrite"), "--overwrite belongs to 'weights import', 'export' and 'save'"),
         (("save", "no-such-run", "-o", "x"), "no such weights file or name"),
     ],
 )

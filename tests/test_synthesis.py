@@ -362,3 +362,13 @@ def test_recipes_are_listed(run_cli):
     done = run_cli("synthesize", "--list")
     assert done.code == 0
     assert all(name in done.out for name in list_recipes())
+
+
+def test_photographs_in_deep_folders_make_pairs(run_cli, tmp_path):
+    deep = tmp_path.joinpath("photos", *(letter * 90 for letter in "abc"))
+    deep.mkdir(parents=True)
+    for name in ("x.png", "y.png"):
+        Image.new("RGB", (40, 40), (90, 90, 90)).save(deep / name)
+    assert run_cli("synthesize", tmp_path / "photos", "-o", tmp_path / "made", "--recipe", "light").code == 0
+    assert len(list((tmp_path / "made" / "rainy").iterdir())) == 2
+    assert len(open_pairs(SourceConfig(str(tmp_path / "made" / "manifest.csv")))) == 2

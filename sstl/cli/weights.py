@@ -88,6 +88,7 @@ def _check(args: argparse.Namespace) -> None:
         "--scores and --licence belong to 'weights save' and 'push'": (args.scores or args.licence) and not shares,
         "--to, --private and --dry-run belong to 'weights push'": (args.to or args.private or args.dry_run)
         and args.action != "push",
+        "--overwrite belongs to 'weights import', 'export' and 'save'": args.overwrite and not writes,
         "--network and key=value belong to 'weights import'": (args.network or args.overrides)
         and args.action != "import",
     }

@@ -22,6 +22,7 @@ from sstl.rain import RainSample, Recipe, StreakImages, check_streaks, load_reci
 
 LAYERS = ("rainy", "clean", "streak", "map", "transmission")
 MANIFEST, PARAMETERS = "manifest.csv", "parameters.jsonl"
+LONGEST = 200  # bytes of a key, which file names begin with
 COLUMNS = ("kind", "key", "split", "group", "rainy", "clean", "streak")
 
 
@@ -73,7 +74,8 @@ def synthesize_files(
     _remove_pairs(out)
     written: list[str] = []
     for i in range(len(images) if count is None else count):
-        key = f"{images.key(i % len(images))}-{i}".replace("/", "-")
+        # The end of a long path: its number alone tells it from the others, and file names end at 255 bytes.
+        key = f"{images.key(i % len(images))}-{i}".replace("/", "-").encode()[-LONGEST:].decode(errors="ignore")
         try:
             clean = _tensor(images.load(i % len(images)))
         except InputError as error:
