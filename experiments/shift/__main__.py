@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 STEPS = (
-    "run.py --work {work}",
+    "run.py --judged --work {work}",
     "trust.py measure --work {work}",
     "trust.py fit",
+    "run.py --work {work}",  # gates judge by what was calibrated
     "doubt.py --work {work}",
     "strength.py --work {work}",
     "draw.py --work {work}",

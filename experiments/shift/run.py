@@ -1,6 +1,6 @@
 """Adapt every source to every target domain by every method, score against the truth, keep one file a cell.
 
-SSTL_DATA=/path/to/data python experiments/shift/run.py [--only PATTERN ...] [--work FOLDER] [--minutes M]
+SSTL_DATA=/path/to/data python experiments/shift/run.py [--only PATTERN ...] [--judged] [--work FOLDER] [--minutes M]
 
 A cell, DOMAIN/SOURCE/TRIAL, whose configuration was measured already is skipped, so the suite can be run in several
 sittings; PATTERN (as veil/*/control) chooses, and after M minutes no new cell is begun. ``table.py`` draws the tables.
@@ -294,6 +294,7 @@ def main() -> None:
     """Run what is chosen and not there yet, the cheap and telling cells first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN")
+    parser.add_argument("--judged", action="store_true", help="only trials that the score is calibrated on")
     parser.add_argument("--work", type=Path, default=Path("runs/shift"))
     parser.add_argument("--minutes", type=float, default=float("inf"))
     args = parser.parse_args()
@@ -301,6 +302,8 @@ def main() -> None:
     work = args.work.resolve()
     domains = build(work / "domains")
     for name, trial in TRIALS.items():
+        if args.judged and not trial.judged:
+            continue
         for source in trial.sources:
             for domain in domains:
                 path = f"{domain.name}/{source.name}/{name}"
