@@ -229,7 +229,7 @@ def test_a_router_keeps_the_start_for_what_is_not_like_the_photos(photos, dry, t
     assert all(start[key].equal(known[key]) for key in start)
     config = load_config(TrainConfig, tmp_path / "run" / "config.yaml")
     assert config.gate is not None
-    assert config.gate.both
+    assert config.gate.matched == str(tmp_path / "run" / "rain.yaml")
     assert [(part.path, part.recipe) for part in config.gate.others] == [
         (str(dry), recipe) for recipe in ("streaks", "light", "mist")
     ]
@@ -297,7 +297,6 @@ def test_photos_that_a_router_would_not_tell_from_others_are_adapted_to_with_car
     config = load_config(TrainConfig, tmp_path / "run" / "config.yaml")
     assert config.gate is not None
     assert not config.gate.others
-    assert not config.gate.both
     assert config.method.options == {}
     assert [part.weight for part in config.data.paired] == [1 - adaptation.MATCHED, adaptation.MATCHED]
     assert result.outcome.alike

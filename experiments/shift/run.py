@@ -70,7 +70,7 @@ class Trial:
         everywhere: run it on all sources, not on joint alone.
         shipped: run it on the weights of the package, too.
         gate: judge without truth and choose, as ``sstl adapt`` does.
-        both: judge on dry photographs of the domain, and on the rain that the start or the judged network sees.
+        matched: judge on the matched streaks, too.
         routed: keep the start beside the adapted network, for images that do not look like the photos.
         judged: the label-free score is calibrated and checked on its snapshots.
     """
@@ -81,7 +81,7 @@ class Trial:
     options: dict[str, Any] = field(default_factory=dict)
     everywhere: bool = False
     gate: bool = False
-    both: bool = False
+    matched: bool = True
     routed: bool = False
     judged: bool = False
     shipped: bool = False
@@ -93,7 +93,7 @@ class Trial:
 
 
 # ``sstl adapt`` from weights of one's own, with clear photographs.
-DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, both=True, routed=True)
+DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, routed=True)
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
@@ -114,7 +114,7 @@ TRIALS = {
     "entropy": Trial("entropy"),
     "consistency": Trial("consistency"),
     "without_router": replace(DEFAULT, routed=False),
-    "without_both": replace(DEFAULT, both=False),
+    "without_exam": replace(DEFAULT, matched=False),
     "without_matching": replace(DEFAULT, rain="", everywhere=True),
     "without_transfer": replace(DEFAULT, options={**BOLD, "transfer": 0.0}),
     "without_veil": replace(DEFAULT, options={**BOLD, "veil": 0.0}),
@@ -138,7 +138,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         share = boldly_matched(
             source.path, open_images(SourceConfig(str(domain.root / "photos")), "rainy"), light, SEED
         )
-    parts = anchor(1 - share)
+    parts, judged = anchor(1 - share), gate(domain, source, trial)
     if trial.rain in ("truth", "photos", "smooth"):
         parts += (PairedPart(str(domain.root), rainy="photos", clean=trial.rain, weight=share),)
     elif trial.rain:
@@ -152,7 +152,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
         steps=STEPS,
         batch_size=source.batch,
         ema_decay=0.97,
-        gate=replace(gate(domain, source, trial), light=light or None) if trial.gate else None,
+        gate=replace(judged, light=light or None, matched=rain if trial.matched else None) if trial.gate else None,
         seed=SEED,
         checkpoint_every=STEPS,
         picture_every=0,
@@ -162,11 +162,11 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
 
 def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     """Return the gate of a cell."""
-    dry = str(domain.root / "held-out") if trial.both or trial.routed else "bundled"
+    dry = str(domain.root / "held-out") if trial.routed else "bundled"
     paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
     beside = tuple(PairedPart(str(domain.root / "beside"), recipe=recipe, weight=0.5) for recipe in LIKE_SOURCES)
     others = (*anchor(), *beside, PairedPart(beside[0].path, recipe=MIST)) if trial.routed else ()
-    return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, both=trial.both, others=others)
+    return GateConfig(paired=paired, known=() if source.steps else KNOWN_TO_PACKAGE, others=others)
 
 
 @cache
@@ -221,19 +221,21 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
     }
 
 
-def fingerprint(config: TrainConfig, source: Source, domain: Domain, work: Path) -> str:
+def fingerprint(config: TrainConfig, source: Source, domain: Domain, work: Path, calibrated: bool = True) -> str:
     """Return a hash of all that a cell follows from, but the code.
 
-    That is its training with every option of the method, the recipes that it and its gate name, the calibrated score
-    if that has a say, the domain, and the weights of its start.
+    That is its training with every option of the method, the recipes that it and its gate name, the score, if it is
+    ``calibrated`` and has a say, the domain, and the weights of its start.
     """
     settings = to_tree(config)
     settings["method"]["options"] = defaults(METHODS[config.method.name]) | settings["method"]["options"]
-    parts = config.data.paired
+    parts, names = config.data.paired, []
     if config.gate is not None:
         parts += config.gate.paired + config.gate.known + config.gate.others
-    recipes = [to_tree(load_recipe(part.recipe)) for part in parts if part.recipe]
-    judges = config.gate is not None or config.method.name == "best_so_far"
+        names.append(config.gate.matched)
+    names += [part.recipe for part in parts]
+    recipes = [to_tree(load_recipe(name)) for name in names if name]
+    judges = calibrated and (config.gate is not None or config.method.name == "best_so_far")
     calibration = json.loads(CALIBRATION.read_text(encoding="utf-8")) if judges else {}
     tree = [settings, recipes, calibration, definition(domain), sha256(source.path.read_bytes()).hexdigest()]
     return _digest(json.dumps(tree, sort_keys=True).replace(str(work), "").replace(str(source.path.parent), ""))

@@ -13,20 +13,23 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from domains import Domain, build, reserved
-from run import CELLS, TRIALS, configuration
+from run import CELLS, TRIALS, configuration, fingerprint
+from run import gate as gate_of
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from sources import SOURCES, Source
 
 from sstl.data import SourceConfig
 from sstl.data.stream import UnpairedStream
+from sstl.engine import TrainConfig
 from sstl.engine.gate import SEED, Gate
 from sstl.methods.trust import CALIBRATION, luma_psnr, measure, restore
 from sstl.networks import load_weights
@@ -36,18 +39,37 @@ from sstl.report.environment import environment
 FOLDER = Path(__file__).resolve().parent / "trust"
 RESULTS = FOLDER.with_suffix(".json")
 # Of each measure, the sign of its weight in a score: what rises, or falls, when a restoration becomes better.
-SIGNS = {"found": 1, "cycle": 1, "mirror": 1, "clean": 1, "leftover": -1, "leakage": -1, "dark": -1, "detail": -1}
-SCORE = ("found",)  # what the score is made of; ``fit`` reports what others beside it would do
+SIGNS = {
+    "found": 1,
+    "matched": 1,
+    "cycle": 1,
+    "mirror": 1,
+    "clean": 1,
+    "leftover": -1,
+    "leakage": -1,
+    "dark": -1,
+    "detail": -1,
+}
+# What scores are the mean of, the first whose measures there are; ``fit`` reports what fitted weights, and others, do.
+SCORES = (("found", "matched"), ("found",))
 OF_PHOTOS = {"leftover": -1, "dark": -1, "detail": -1}
 LEAST = 20  # checkpoints of a domain
 NEAR = (0.1, 1.0)  # dB; where it is decided whether to adapt at all
 ONE_SIDED = 0.84  # of a normal distribution below its mean plus one standard deviation
 
 
-def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[Path, float]]:
-    """Return the snapshots of a domain and a source with their true mean PSNR, by TRIAL/STEP, the start's first."""
+class Checkpoint(NamedTuple):
+    """A snapshot, its true mean PSNR, and the configuration of the cell that it is of."""
+
+    path: Path
+    psnr: float
+    cell: str
+
+
+def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, Checkpoint]:
+    """Return the snapshots of a domain and a source by TRIAL/STEP, the start's first."""
     start = json.loads((CELLS / f"{domain.name}-{source.name}-start.json").read_text())
-    found = {"start": (source.path, float(np.mean(start["test"])))}
+    found = {"start": Checkpoint(source.path, float(np.mean(start["test"])), start["config"])}
     for name in (name for name, trial in TRIALS.items() if trial.judged):
         file = CELLS / f"{domain.name}-{source.name}-{name}.json"
         folder = work / "cells" / domain.name / source.name / name / "snapshots"
@@ -56,31 +78,43 @@ def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, tuple[P
         cell = json.loads(file.read_text())
         paths = sorted(folder.glob("*.safetensors"))
         true = {**cell["snapshots"], paths[-1].stem: float(np.mean(cell["test"]))}
-        found |= {f"{name}/{path.stem}": (path, true[path.stem]) for path in paths}
+        found |= {f"{name}/{path.stem}": Checkpoint(path, true[path.stem], cell["config"]) for path in paths}
     return found
+
+
+def exam_of(domain: Domain, source: Source, work: Path) -> TrainConfig:
+    """Return a run whose gate sets the exam of a domain: as the default's does, for one network."""
+    config = configuration(domain, source, TRIALS["cautious"], work)
+    assert config.gate is not None
+    judged = replace(gate_of(domain, source, TRIALS["default"]), matched=config.gate.matched, others=())
+    return replace(config, gate=judged)
 
 
 def measure_domain(domain: Domain, source: Source, work: Path, deadline: float) -> None:
     """Measure the checkpoints that were not measured yet, on the crops that the gate of an adaptation takes."""
     file = FOLDER / f"{domain.name}-{source.name}.json"
-    known: dict[str, Any] = json.loads(file.read_text())["checkpoints"] if file.exists() else {}
-    wanted = {name: place for name, place in checkpoints(domain, source, work).items() if name not in known}
+    config = exam_of(domain, source, work)
+    digest = fingerprint(replace(config, output=Path()), source, domain, work, calibrated=False)
+    tree = json.loads(file.read_text()) if file.exists() else {}
+    known: dict[str, Any] = tree["checkpoints"] if tree.get("exam") == digest else {}
+    places = checkpoints(domain, source, work)
+    wanted = {name: place for name, place in places.items() if known.get(name, {}).get("cell") != place.cell}
     if not wanted:
         return
-    config = configuration(domain, source, TRIALS["cautious"], work)
     gate = Gate(config, load_weights(source.path).network, torch.device("cpu"))
     assert config.gate is not None
     truth = UnpairedStream((SourceConfig(str(domain.root / "truth")),), config.gate.side, config.seed + SEED, None, 0)
     clean = truth[range(config.gate.crops)].rainy
-    for name, (path, psnr) in wanted.items():
-        network = load_weights(path).network
+    for name, place in wanted.items():
+        network = load_weights(place.path).network
         with gate.arithmetic():
             found = measure(network, gate.trust.exam)
             of_crops = luma_psnr(restore(network, gate.trust.exam.photos).background, clean)
         values = {key: [round(float(value), 4) for value in column] for key, column in found.items()}
-        known[name] = {"psnr": psnr, "crops": [round(float(v), 3) for v in of_crops], "measures": values}
-        write_atomic(file, json.dumps({"checkpoints": known, "environment": environment()}) + "\n")
-        print(f"{domain.name}/{source.name} {name}: {psnr:.2f} dB", flush=True)
+        crops = [round(float(value), 3) for value in of_crops]
+        known[name] = {"cell": place.cell, "psnr": place.psnr, "crops": crops, "measures": values}
+        write_atomic(file, json.dumps({"exam": digest, "checkpoints": known, "environment": environment()}) + "\n")
+        print(f"{domain.name}/{source.name} {name}: {place.psnr:.2f} dB", flush=True)
         if time.monotonic() > deadline:
             return
 
@@ -100,8 +134,8 @@ class Measured:
         }  # (checkpoints, crops)
         self.crops = np.array([entry["crops"] for entry in rest.values()]) - np.array(start["crops"])
 
-    def predicted(self, weights: dict[str, float]) -> np.ndarray:
-        """Predicted gains, (checkpoints,)."""
+    def weighed(self, weights: dict[str, float]) -> np.ndarray:
+        """The weighted sum of what each measure changed, (checkpoints,)."""
         return np.asarray(sum(weight * self.change[name].mean(axis=1) for name, weight in weights.items()))
 
 
@@ -113,12 +147,24 @@ def calibrated(seen: list[Measured], names: tuple[str, ...]) -> dict[str, float]
     return fitted(columns, wanted, {name: SIGNS[name] for name in names})
 
 
+def scored(seen: list[Measured], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the score that is the mean of some measures: its scale, and the error of what it predicts."""
+    told, gains = ([one.weighed(dict.fromkeys(names, 1 / len(names))) for one in seen], [one.gain for one in seen])
+    spread = [gain.std() for gain in gains]
+    x, y = (np.concatenate([v / s for v, s in zip(values, spread, strict=True)]) for values in (told, gains))
+    scale = float(x @ y / (x @ x))
+    predicted, gain = scale * np.concatenate(told), np.concatenate(gains)
+    near = (predicted > NEAR[0]) & (predicted < NEAR[1])
+    error = max(0.0, float(np.quantile(1 - gain[near] / predicted[near], ONE_SIDED)))
+    return {"measures": list(names), "scale": round(scale, 4), "error": round(error, 3)}
+
+
 def left_out(seen: list[Measured], names: tuple[str, ...]) -> dict[str, float]:
     """Return the rank correlation in each domain by weights that were fitted to the others."""
     found = {}
     for one in seen:
         weights = calibrated([other for other in seen if other is not one], names)
-        found[one.domain] = round(float(spearmanr(one.predicted(weights), one.gain).statistic), 3) if weights else 0.0
+        found[one.domain] = round(float(spearmanr(one.weighed(weights), one.gain).statistic), 3) if weights else 0.0
     return found
 
 
@@ -138,25 +184,18 @@ def fit() -> None:
     measured = [Measured(file) for file in sorted(FOLDER.glob("*.json"))]
     developed_on = reserved()["developed_on"]
     seen = [one for one in measured if one.domain in developed_on]
-    weights = calibrated(seen, SCORE)
-    tried = {
-        " + ".join(names): left_out(seen, names) for names in [SCORE, *((*SCORE, n) for n in SIGNS if n not in SCORE)]
-    }
-    print(json.dumps(tried, indent=1))
-    gains = np.concatenate([one.gain for one in seen])
-    predicted = np.concatenate([one.predicted(weights) for one in seen])
-    near = (predicted > NEAR[0]) & (predicted < NEAR[1])
-    error = max(0.0, float(np.quantile(1 - gains[near] / predicted[near], ONE_SIDED)))
+    tried = [("found",), *(("found", name) for name in SIGNS if name != "found")]
+    others = {" + ".join(names): left_out(seen, names) for names in tried}
+    print(json.dumps(others, indent=1))
     of_crops = {name: np.concatenate([one.change[name].ravel() for one in seen]) for name in OF_PHOTOS}
     calibration = {
-        "weights": weights,
-        "error": round(error, 3),
+        "scores": [scored(seen, names) for names in SCORES],
         "photo_weights": fitted(of_crops, np.concatenate([one.crops.ravel() for one in seen]), OF_PHOTOS),
     }
     write_atomic(CALIBRATION, json.dumps(calibration, indent=1) + "\n")
-    rows = []
+    rows, score = [], calibration["scores"][0]
     for one in measured:
-        told = one.predicted(weights)
+        told = score["scale"] * one.weighed(dict.fromkeys(score["measures"], 1 / len(score["measures"])))
         rows.append(
             {
                 "domain": one.domain, "source": one.source, "calibrated_on": one.domain in developed_on,
@@ -176,7 +215,7 @@ def fit() -> None:
     print(calibration)
     write_atomic(
         RESULTS,
-        json.dumps({"calibration": calibration, "left_out": tried, "rows": rows, "environment": environment()}) + "\n",
+        json.dumps({"calibration": calibration, "left_out": others, "rows": rows, "environment": environment()}) + "\n",
     )
 
 

@@ -130,7 +130,8 @@ class GateConfig:
             are not trained on. The loss of one is not made up for by what another gained.
         finder: weights (a shipped name or a file) that find the photos' rain for the exam; by default the start. One
             that is blind to the photos' rain makes an exam without rain, which tells nothing.
-        both: judge each network on the rain that it or the finder sees, not on the finder's alone.
+        matched: the recipe of streaks that were matched to the photos without a network (``sstl.rain.match``), to judge
+            on beside those that the finder sees: it may overlook most of them, as matched ones may be unlike them.
         others: labelled parts, the more photographs the better, whose rainy and clean images the start goes on to
             restore: what is kept is a ``routed`` network, which tells the photos from them by their look. Rain that was
             made like the photos' must not be among them, mist without rain should. With none, the adapted network
@@ -148,7 +149,7 @@ class GateConfig:
     paired: tuple[PairedPart, ...] = ()
     known: tuple[PairedPart, ...] = ()
     finder: str | None = None
-    both: bool = False
+    matched: str | None = None
     others: tuple[PairedPart, ...] = ()
     light: float | None = None
     forgetting: float = 0.3

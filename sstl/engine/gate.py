@@ -13,11 +13,11 @@ import torch
 
 from sstl.data.stream import PairedStream, UnpairedStream
 from sstl.engine.config import TrainConfig
-from sstl.methods.exchange import rain_found
-from sstl.methods.trust import Exam, Harm, Judgement, Standing, Trust, make_exam, rain_seen, standing
+from sstl.methods.trust import Harm, Judgement, Trust, make_exam, rain_seen
 from sstl.networks import Network, load_weights, save_weights
 from sstl.networks.routed import Routed, latest, looks, reliability
 from sstl.ops.precision import resolve_precision
+from sstl.rain import load_recipe
 from sstl.types import PairedBatch
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
@@ -37,10 +37,9 @@ class Gate:
     CVPR 2022) until it is. The admissible network of the largest predicted gain is kept in ``kept.safetensors``. It is
     *accepted* at the end if that gain exceeds the error of the prediction.
 
-    The gain is predicted on rain that was seen in the photos (``Exam.found``). A network removes best what it sees
-    itself, so rain that the start alone sees favours the start: one that is blind to the photos' rain looks as good as
-    another. With ``config.gate.both`` a network is judged on what it or the finder sees, the brighter of the two, and
-    the best so far is judged anew on that. A network that sees nothing is judged on what the finder sees; one that
+    The gain is predicted on rain that was seen in the photos (``Exam.found``), and on streaks that were matched to them
+    without a network (``config.gate.matched``): a network removes best what it sees itself, so rain that the start
+    alone sees favours the start, and one that is blind to the photos' rain looks as good as another. A network that
     takes texture for rain does harm to clean photographs and is not admissible.
 
     With ``config.gate.others`` two networks are kept: the adapted one for images that look like the photos, and the
@@ -79,13 +78,14 @@ class Gate:
             self.shipped = Routed(self.start).to(device)
             self.routing = learn_routes(config, self.shipped)
         finder = self.start if self.gate.finder is None else load_weights(self.gate.finder).network.to(device)
+        matched = None if self.gate.matched is None else load_recipe(self.gate.matched)
         with self.arithmetic():
-            self.seen = rain_seen(finder, self.photos)
-            self.trust = Trust(self.start, self._exam(self.seen))
+            seen = rain_seen(finder, self.photos)
+            exam = make_exam(self.photos, seen, self.rehearsed, config.seed + SEED, self.known, matched)
+            self.trust = Trust(self.start, exam)
         light = self.gate.light
-        self.most = math.inf if light is None else EXCESS * max(light, float(self.seen.mean()))
+        self.most = math.inf if light is None else EXCESS * max(light, float(seen.mean()))
         self.best: dict[str, Any] | None = None
-        self.kept: tuple[Network, Standing] | None = None  # the best so far, where it is judged anew
         self.waited = 0
 
     def recall(self, log: list[dict[str, Any]]) -> None:
@@ -101,26 +101,17 @@ class Gate:
         with self.arithmetic():
             for share in _SHARES:
                 network.load_state_dict(self._between(now, share))
-                if self.admissible(self.trust.harm(self.whole(network)), self._light(network)):
+                light = float(rain_seen(network, self.photos).mean())
+                if self.admissible(self.trust.harm(self.whole(network)), light):
                     break
-            most = self.best["gain"] if self.best else -math.inf
-            own = standing(network, self.trust.exam, self.whole(network))
-            found = rain_found(self.photos, own.restored)
-            if self.gate.both:
-                seen = torch.maximum(self.seen, found)
-                self.trust = self.trust.on(self._exam(seen))
-                if kept := self._best_so_far():
-                    most = self._judge(*kept).gain
-            judgement = self._judge(network, own)
-        light = float(found.mean())
+            judgement = self._judge(network)
         admissible = self.admissible(judgement, light)
-        better = admissible and judgement.gain > most
+        better = admissible and (self.best is None or judgement.gain > self.best["gain"])
         entry = {"step": step, "share": share, "admissible": admissible, "better": better, "light": light}
         entry |= asdict(judgement)
         self._remember(entry)
         if better:
             save_weights(self.config.output / KEPT, network, {"step": step, "share": share})
-            self.kept = (copy.deepcopy(network), own) if self.gate.both else None
         network.load_state_dict(now)
         network.train(training)
         return entry
@@ -156,22 +147,8 @@ class Gate:
         self.shipped.adapted = network
         return self.shipped.eval()
 
-    def _light(self, network: Network) -> float:
-        """The mean of the streaks that a network finds in the photos, where that is limited."""
-        return 0.0 if self.gate.light is None else float(rain_seen(network, self.photos).mean())
-
-    def _best_so_far(self) -> tuple[Network, Standing] | None:
-        """Return the best network so far and what is known of it; of a resumed run it is in a file."""
-        if self.best and self.kept is None:
-            found = load_weights(self.config.output / KEPT)
-            # A run that was killed between the file and its line in the log has kept the network that is judged next.
-            if found.info["step"] == self.best["step"]:
-                network = found.network.to(self.device)
-                self.kept = network, standing(network, self.trust.exam, self.whole(network))
-        return self.kept
-
-    def _judge(self, network: Network, known: Standing) -> Judgement:
-        judgement = self.trust.judge(network, self.whole(network), known)
+    def _judge(self, network: Network) -> Judgement:
+        judgement = self.trust.judge(network, self.whole(network))
         share = 1.0 if self.routing is None else self.routing["photos"]
         return replace(judgement, gain=share * judgement.gain, error=share * judgement.error)
 
@@ -179,9 +156,6 @@ class Gate:
         """Note a judgement."""
         self.best = entry if entry["better"] else self.best
         self.waited = 0 if entry["better"] else self.waited + 1
-
-    def _exam(self, seen: torch.Tensor) -> Exam:
-        return make_exam(self.photos, seen, self.rehearsed, self.config.seed, self.known)
 
     def _between(self, now: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
         """The start's weights, moved by a share of the way to ``now``."""

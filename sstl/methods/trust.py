@@ -20,6 +20,7 @@ from sstl.metrics import leakage, leftover
 from sstl.networks import Network
 from sstl.ops.random import seeded
 from sstl.ops.veil import dark_channel
+from sstl.rain import Recipe, render
 from sstl.types import PairedBatch, Restoration
 
 CALIBRATION = Path(__file__).with_name("trust.json")
@@ -44,6 +45,8 @@ class Exam:
         rehearsed: pairs as the supervised branch meets them, N too; what must not be forgotten.
         found: their clean images under the rain that was seen in one or two photos, behind a photo's veil.
         streak: the streaks of ``found``, (N, 1, S, S).
+        matched: their clean images under streaks that were matched to the photos, behind a photo's veil; None if none
+            were.
         known: pairs under other rains that a start may know, a batch each of any length.
     """
 
@@ -51,6 +54,7 @@ class Exam:
     rehearsed: PairedBatch
     found: PairedBatch
     streak: Tensor
+    matched: PairedBatch | None = None
     known: tuple[PairedBatch, ...] = ()
 
 
@@ -107,7 +111,12 @@ def unseen(network: Network, photos: Tensor, amount: float) -> float:
 
 
 def make_exam(
-    photos: Tensor, seen: Tensor, rehearsed: PairedBatch, seed: int, known: Sequence[PairedBatch] = ()
+    photos: Tensor,
+    seen: Tensor,
+    rehearsed: PairedBatch,
+    seed: int,
+    known: Sequence[PairedBatch] = (),
+    matched: Recipe | None = None,
 ) -> Exam:
     """Return the exam of photos, which the networks that are compared face alike.
 
@@ -117,6 +126,7 @@ def make_exam(
         rehearsed: N labelled pairs of the same size.
         seed: of all choices; the global random state is left as it was.
         known: see ``Exam``.
+        matched: a recipe of streaks, as ``sstl.rain.match`` finds it in photos.
     """
     if len(photos) < 2 or photos.shape != rehearsed.clean.shape:
         raise SstlError(
@@ -130,8 +140,15 @@ def make_exam(
         streak = crowded(streak, others, 0.5)
         found = lay_over(clean, streak, BRIGHTNESS, keys)
     share = veil_share(darkness(streakless), darkness(clean))
-    found = lay_veil(found, streakless, share)
-    return Exam(photos, rehearsed, as_pairs(_in_levels(found.rainy), clean, keys), streak, tuple(known))
+
+    def behind_veil(pairs: PairedBatch) -> PairedBatch:
+        return as_pairs(_in_levels(lay_veil(pairs, streakless, share).rainy), clean, keys)
+
+    under = None
+    if matched is not None:
+        rainy = render(clean.cpu(), matched, seed, range(len(clean))).rainy.to(clean)
+        under = behind_veil(as_pairs(rainy, clean, keys))
+    return Exam(photos, rehearsed, behind_veil(found), streak, under, tuple(known))
 
 
 @torch.inference_mode()
@@ -152,38 +169,14 @@ def restore(network: Network, rainy: Tensor) -> Restoration:
     )
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What is measured of a network whatever rain is found in the photos: kept where exams differ in that alone.
-
-    Attributes:
-        restored: the restored photos.
-        measures: all but ``found`` and ``cycle``, see ``measure``.
-    """
-
-    restored: Restoration
-    measures: Measures
-
-
-def standing(network: Network, exam: Exam, shipped: Network | None = None) -> Standing:
-    """Return what is measured of a network whatever rain is found in the photos; ``shipped`` is as in ``measure``."""
-    restored = restore(network, exam.photos)
-    mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
-    measures = {
-        **measure_harm(shipped or network, exam),
-        "mirror": luma_psnr(mirrored, restored.background),
-        **look(exam.photos, restored.background),
-    }
-    return Standing(restored, measures)
-
-
-def measure(network: Network, exam: Exam, shipped: Network | None = None, known: Standing | None = None) -> Measures:
+def measure(network: Network, exam: Exam, shipped: Network | None = None) -> Measures:
     """Return what can be measured of a network on an exam, one value per crop.
 
     Where the network restores only the photos, because another takes the rest, ``shipped`` holds both; it is what
-    rehearsed and known rain and clean images are measured of. What is ``known`` of the network is not measured again.
+    rehearsed and known rain and clean images are measured of.
 
     - ``found``: luma PSNR on those pairs. Removing nothing, too little, too much or the texture fails.
+    - ``matched``: luma PSNR on those pairs, if there are any; the same fails.
     - ``rehearsed``, ``clean``: luma PSNR on the rehearsed pairs, and of clean images against themselves.
     - ``known_0``, ...: luma PSNR on the pairs of each known rain, of the length of its batch.
     - ``cycle``: luma PSNR of the restored photo, rained on again and restored again, against itself (re-rain cycle).
@@ -191,13 +184,16 @@ def measure(network: Network, exam: Exam, shipped: Network | None = None, known:
     - ``mirror``: luma PSNR of the restoration of the mirror image, mirrored back, against the restoration: doubt.
     - the measures of ``look``.
     """
-    known = known or standing(network, exam, shipped)
-    background = known.restored.background
+    background = restore(network, exam.photos).background
+    mirrored = restore(network, exam.photos.flip(-1)).background.flip(-1)
     with seeded(0):
         again = lay_over(background, exam.streak.roll(1, 0), AGAIN, exam.rehearsed.key)
+    exams = {"found": exam.found} | ({} if exam.matched is None else {"matched": exam.matched})
     return {
-        **known.measures,
-        "found": luma_psnr(restore(network, exam.found.rainy).background, exam.found.clean),
+        **measure_harm(shipped or network, exam),
+        "mirror": luma_psnr(mirrored, background),
+        **look(exam.photos, background),
+        **{name: luma_psnr(restore(network, pairs.rainy).background, pairs.clean) for name, pairs in exams.items()},
         "cycle": luma_psnr(restore(network, _in_levels(again.rainy)).background, background),
     }
 
@@ -233,27 +229,22 @@ def look(photos: Tensor, restored: Tensor) -> Measures:
 class Trust:
     """Judges networks against the start of an adaptation on one exam.
 
-    The predicted gain is a weighted sum of what the measures changed; the weights were calibrated on checkpoints of
-    known gain (``experiments/shift/trust.py``), and so was the error of the prediction. They are of ``found`` alone:
-    another measure beside it hardly changes the order in domains that were left out; the others are shown.
+    The predicted gain is what the mean of ``found`` and ``matched`` changed, or ``found`` alone where nothing was
+    matched, times a scale. Both weigh alike: the finder may overlook the photos' rain, the renderer may not know how to
+    draw it, and neither is known. Scales and errors were calibrated on checkpoints of known gain
+    (``experiments/shift/trust.py``); the other measures are shown.
     """
 
-    def __init__(self, start: Network, exam: Exam, known: Standing | None = None) -> None:
-        self.start, self.exam = start, exam
-        self.known = known or standing(start, exam)
-        self.before = measure(start, exam, known=self.known)
-
-    def on(self, exam: Exam) -> Trust:
-        """Return the same on an exam that differs in the rain that was found, and in nothing else."""
-        return Trust(self.start, exam, self.known)
+    def __init__(self, start: Network, exam: Exam) -> None:
+        self.exam, self.before = exam, measure(start, exam)
 
     def harm(self, network: Network) -> Harm:
         """Return what a network does worse where the truth is known, without judging the photos."""
         return self._harm(measure_harm(network, self.exam))
 
-    def judge(self, network: Network, shipped: Network | None = None, known: Standing | None = None) -> Judgement:
-        """Return what is to be said of a network; ``shipped`` and ``known`` are as in ``measure``."""
-        after = measure(network, self.exam, shipped, known)
+    def judge(self, network: Network, shipped: Network | None = None) -> Judgement:
+        """Return what is to be said of a network; ``shipped`` is as in ``measure``."""
+        after = measure(network, self.exam, shipped)
         gain, error = predict({name: after[name] - self.before[name] for name in after})
         means = {name: float(values.mean()) for name, values in after.items()}
         return Judgement(**vars(self._harm(after)), gain=gain, error=error, measures=means)
@@ -264,20 +255,21 @@ class Trust:
         return Harm(forgotten, float(after["clean"].mean()), float(self.before["clean"].mean()))
 
 
-def predict(change: Measures, calibration: dict[str, Any] | None = None) -> tuple[float, float]:
+def predict(change: Measures, scores: Sequence[dict[str, Any]] | None = None) -> tuple[float, float]:
     """Return the predicted gain in dB and by how much it may be too high, from the change of each measure on each crop.
 
     Args:
         change: measure -> after minus before, (N,).
-        calibration: what ``trust.json`` holds; by default that. Its ``error`` is a share of the predicted gain.
+        scores: the first whose ``measures`` are all there is taken: their mean times its ``scale``; its ``error`` is a
+            share of the predicted gain. By default those that were calibrated.
     """
-    calibration = calibration or _calibration()
-    weights = calibration["weights"]
-    crops: NDArray[np.float64] = sum(w * change[name].double().cpu().numpy() for name, w in weights.items())
+    score = next(one for one in scores or _calibration()["scores"] if set(one["measures"]) <= set(change))
+    columns = [change[name].double().cpu().numpy() for name in score["measures"]]
+    crops: NDArray[np.float64] = score["scale"] * np.mean(columns, axis=0)
     rng = np.random.default_rng(0)
     resampled = crops[rng.integers(len(crops), size=(RESAMPLES, len(crops)))].mean(axis=1)
     gain = float(crops.mean())
-    return gain, float(np.hypot(resampled.std(), calibration["error"] * gain))
+    return gain, float(np.hypot(resampled.std(), score["error"] * gain))
 
 
 def quality(seen: Measures) -> Tensor:

@@ -133,8 +133,8 @@ def adapt(
             ``KNOWN`` for the shipped weights for general use, and none for others.
         matched: share of the clean photographs that wear rain of the photos' kind instead, which is matched to them
             (``rain.yaml`` in ``output``); 0 matches nothing. By default a tenth, if ``routed`` what ``boldly_matched``
-            says, and none for the control. Of it the gate takes only how much rain there is (``gate.light``; 0 takes
-            that limit away): who trains on it would pass an exam made of it.
+            says, and none for the control. The gate judges on it, too (``gate.matched``), and takes from it how much
+            rain there is (``gate.light``); with 0 it does neither.
         routed: keep the start beside the adapted network, for images that do not look like the photos; then nothing of
             what is learned is given back for their sake (``sstl.networks.routed``). What others look like is learned
             from ``clean``, which must be a folder of ``LEAST_CLEAN`` photographs or more: of a few, the router would
@@ -209,7 +209,7 @@ def adapt(
     if routed and method == "default":
         config = replace(config, method=MethodConfig(method, {**BOLD, **config.method.options}))
     if not routed:
-        judged = replace(judged, both=False, others=())
+        judged = replace(judged, others=())
         matched = MATCHED if matched is None else matched
     with only_run(output):
         if not resume:
@@ -219,7 +219,7 @@ def adapt(
             adapted = _nothing_to_do(config)
         else:
             config, light = _with_matched_rain(config, matched, resume)
-            judged = replace(judged, light=light or None)
+            judged = replace(judged, light=light or None, matched=None if light is None else str(rain_of(config)))
     if not dry:
         if minutes is not None:
             began = output / "config.yaml"  # a run that is resumed has as many steps as it was to have
@@ -319,12 +319,17 @@ def rain_cover(photos: ImageSource, seed: int) -> float:
     return float((found > 0).float().mean())
 
 
+def rain_of(config: TrainConfig) -> Path:
+    """Return where a run keeps the streaks that were matched to its photos."""
+    return config.output.resolve() / RAIN
+
+
 def matched_rain(config: TrainConfig, resume: bool = False) -> str:
     """Match rain to the photos of a run, its streaks alone, write it as ``rain.yaml`` into the run's folder.
 
     A resumed run keeps what it has. Returns the path.
     """
-    path = config.output.resolve() / RAIN
+    path = rain_of(config)
     if not (resume and path.exists()):
         photos = open_images(config.data.unpaired[0], "rainy")
         found = match_photos(photos, open_images(config.data.paired[0], "clean"), seed=config.seed, progress=True)
@@ -389,7 +394,7 @@ def _judged_on(held_out: str | Path, recipes: Sequence[str], clean: str | Path) 
     judged, *known = (_rained_on(held_out, "dev", recipe) for recipe in recipes)
     others = [_rained_on(clean, "train", recipe) for recipe in recipes]
     others.append(_rained_on(clean, "train", MIST, len(recipes) / 2))
-    return GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT, both=True, others=tuple(others))
+    return GateConfig(paired=(judged,), known=tuple(known), finder=DEFAULT, others=tuple(others))
 
 
 def _nothing_to_do(config: TrainConfig) -> Path:
