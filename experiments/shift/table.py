@@ -48,8 +48,8 @@ does not look like the photos (`gate.others`): streak transfer at its full weigh
 one in five dry, both behind the photos' veil; the less the start sees of the photos' rain, the more of the pairs wear
 matched streaks; its router learns what other images look like from
 the source's own pairs, from 32 dry photographs and from mist without rain on these, and its gate judges on crops of 32
-others and on the rain that either the start or the judged network sees
-(`gate.both`), and admits none that finds much more rain than was matched (`gate.light`); where the router would
+others, under the rain that the start sees in the photos and under matched streaks
+(`gate.matched`), and admits none that finds much more rain than was matched (`gate.light`); where the router would
 recognise less than a quarter of the photos it does as `cautious`; `without_...` are its ablations.
 `cautious` is what `sstl adapt` does without such a folder, and from the
 shipped weights: one network, which must keep what it knew. The other trials have no gate. Matching renders with the
