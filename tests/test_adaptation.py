@@ -97,13 +97,16 @@ def test_a_share_of_the_clean_photographs_wears_the_streaks_of_the_photos_alone(
     run = adapt(photos, tmp_path / "run", SOURCE, steps=1).weights.parent
     config = load_config(TrainConfig, run / "config.yaml")
     assert [part.weight for part in config.data.paired] == [0.9, 0.1]
-    assert config.data.paired[1].recipe == str(run / "rain.yaml")
+    assert config.gate is not None
+    assert config.data.paired[1].recipe == config.gate.matched == str(run / "rain.yaml")
     recipe = load_recipe(str(run / "rain.yaml"))
     assert (recipe.camera, recipe.transmission) == (None, (1.0, 1.0))
     assert "from the vertical" in (run / "report.html").read_text()
     without = adapt(photos, tmp_path / "without", SOURCE, steps=1, matched=0).weights.parent
     assert not (without / "rain.yaml").exists()
-    assert len(load_config(TrainConfig, without / "config.yaml").data.paired) == 1
+    config = load_config(TrainConfig, without / "config.yaml")
+    assert config.gate is not None
+    assert (len(config.data.paired), config.gate.matched) == (1, None)
     with pytest.raises(ConfigError, match=r"'matched' is 1\.5"):
         adapt(photos, tmp_path / "never", SOURCE, matched=1.5)
 

@@ -138,6 +138,7 @@ def test_a_cell_is_measured_anew_whatever_it_follows_from_changes(tmp_path, monk
         found(replace(config, steps=1)),
         found(replace(config, method=MethodConfig("default", {"dry": 0.5}))),
         found(replace(config, gate=replace(gate, paired=(PairedPart("bundled", recipe="heavy"),)))),
+        found(replace(config, gate=replace(gate, matched="heavy"))),
         found(domain=domains.Domain("blend", domain.root)),
     ]
     with monkeypatch.context() as patch:

@@ -7,6 +7,7 @@ development split. Everything follows from reserved.yaml and the manifest.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ def definition(domain: Domain) -> list[Any]:
     return [settings, *map(to_tree, _recipes(tree, domain.name))]
 
 
+def _is_built(domain: Domain) -> bool:
+    done = domain.root / "done"
+    return done.exists() and done.read_text() == json.dumps(definition(domain))
+
+
 def _recipes(tree: dict[str, Any], name: str) -> list[Recipe]:
     return [tree["recipes"][rain] for rain in (tree["mixture"] if name == "mixture" else [name])]
 
@@ -67,7 +73,7 @@ def build(folder: Path) -> list[Domain]:
     """Write all domains below ``folder`` (what is there is kept), and return them."""
     tree = reserved()
     domains = [Domain(name, folder / name) for name in tree["domains"]]
-    if all((domain.root / part).exists() for domain in domains for part in ("done", "held-out", "beside")):
+    if all(_is_built(domain) for domain in domains):
         return domains
     streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")
     photos, tests = _backgrounds()
@@ -86,7 +92,9 @@ def build(folder: Path) -> list[Domain]:
         (domain.root / "smooth").mkdir(exist_ok=True)
         for path in (domain.root / "truth").iterdir():
             PillowImage.open(path).filter(ImageFilter.GaussianBlur(BLUR)).save(domain.root / "smooth" / path.name)
-        (domain.root / "done").touch()
+        for old in ("streaks.yaml", "match.json"):  # what was matched to other photos
+            (domain.root / old).unlink(missing_ok=True)
+        (domain.root / "done").write_text(json.dumps(definition(domain)))
     return domains
 
 

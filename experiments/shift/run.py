@@ -71,6 +71,7 @@ class Trial:
         shipped: run it on the weights of the package, too.
         gate: judge without truth and choose, as ``sstl adapt`` does.
         matched: judge on the matched streaks, too.
+        held_out: judge on dry photographs of the domain, not on bundled ones.
         routed: keep the start beside the adapted network, for images that do not look like the photos.
         judged: the label-free score is calibrated and checked on its snapshots.
     """
@@ -82,6 +83,7 @@ class Trial:
     everywhere: bool = False
     gate: bool = False
     matched: bool = True
+    held_out: bool = False
     routed: bool = False
     judged: bool = False
     shipped: bool = False
@@ -93,7 +95,7 @@ class Trial:
 
 
 # ``sstl adapt`` from weights of one's own, with clear photographs.
-DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, routed=True)
+DEFAULT = Trial("default", "matched", share=None, options=BOLD, gate=True, held_out=True, routed=True)
 TRIALS = {
     "control": Trial(everywhere=True, judged=True, shipped=True),
     "oracle": Trial(rain="truth", everywhere=True, judged=True, shipped=True),
@@ -162,7 +164,7 @@ def configuration(domain: Domain, source: Source, trial: Trial, output: Path) ->
 
 def gate(domain: Domain, source: Source, trial: Trial) -> GateConfig:
     """Return the gate of a cell."""
-    dry = str(domain.root / "held-out") if trial.routed else "bundled"
+    dry = str(domain.root / "held-out") if trial.held_out else "bundled"
     paired = tuple(PairedPart(dry, recipe=recipe) for recipe in LIKE_SOURCES)
     beside = tuple(PairedPart(str(domain.root / "beside"), recipe=recipe, weight=0.5) for recipe in LIKE_SOURCES)
     others = (*anchor(), *beside, PairedPart(beside[0].path, recipe=MIST)) if trial.routed else ()
@@ -222,7 +224,7 @@ def all_scores(weights: Path, domain: Domain) -> dict[str, Any]:
 
 
 def fingerprint(config: TrainConfig, source: Source, domain: Domain, work: Path, calibrated: bool = True) -> str:
-    """Return a hash of all that a cell follows from, but the code.
+    """Return a hash of all that a cell follows from, but the code and the data.
 
     That is its training with every option of the method, the recipes that it and its gate name, the score, if it is
     ``calibrated`` and has a say, the domain, and the weights of its start.

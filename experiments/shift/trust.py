@@ -77,6 +77,8 @@ def checkpoints(domain: Domain, source: Source, work: Path) -> dict[str, Checkpo
             continue
         cell = json.loads(file.read_text())
         paths = sorted(folder.glob("*.safetensors"))
+        if {path.stem for path in paths[:-1]} != set(cell["snapshots"]):
+            continue  # of a run that is under way, or was stopped
         true = {**cell["snapshots"], paths[-1].stem: float(np.mean(cell["test"]))}
         found |= {f"{name}/{path.stem}": Checkpoint(path, true[path.stem], cell["config"]) for path in paths}
     return found
@@ -96,9 +98,20 @@ def measure_domain(domain: Domain, source: Source, work: Path, deadline: float) 
     config = exam_of(domain, source, work)
     digest = fingerprint(replace(config, output=Path()), source, domain, work, calibrated=False)
     tree = json.loads(file.read_text()) if file.exists() else {}
-    known: dict[str, Any] = tree["checkpoints"] if tree.get("exam") == digest else {}
+    known: dict[str, Any] = tree.get("checkpoints", {})
     places = checkpoints(domain, source, work)
-    wanted = {name: place for name, place in places.items() if known.get(name, {}).get("cell") != place.cell}
+    if tree.get("exam") != digest:
+        if len(places) < max(2, len(known)):
+            print(
+                f"{domain.name}/{source.name}: of {len(known)} checkpoints {len(places)} are left, none measured anew"
+            )
+            return
+        known = {}
+    wanted = {
+        name: place
+        for name, place in places.items()
+        if [known.get(name, {}).get(key) for key in ("cell", "psnr")] != [place.cell, place.psnr]
+    }
     if not wanted:
         return
     gate = Gate(config, load_weights(source.path).network, torch.device("cpu"))
@@ -181,9 +194,9 @@ def fitted(columns: dict[str, np.ndarray], wanted: np.ndarray, signs: dict[str, 
 
 def fit() -> None:
     """Fit the weights on the developed domains, write them, and report how the prediction fares everywhere."""
-    measured = [Measured(file) for file in sorted(FOLDER.glob("*.json"))]
+    measured = [Measured(file) for file in sorted(FOLDER.glob("*.json")) if "exam" in json.loads(file.read_text())]
     developed_on = reserved()["developed_on"]
-    seen = [one for one in measured if one.domain in developed_on]
+    seen = [one for one in measured if one.domain in developed_on and one.source == SOURCES[0].name]
     tried = [("found",), *(("found", name) for name in SIGNS if name != "found")]
     others = {" + ".join(names): left_out(seen, names) for names in tried}
     print(json.dumps(others, indent=1))
@@ -192,7 +205,6 @@ def fit() -> None:
         "scores": [scored(seen, names) for names in SCORES],
         "photo_weights": fitted(of_crops, np.concatenate([one.crops.ravel() for one in seen]), OF_PHOTOS),
     }
-    write_atomic(CALIBRATION, json.dumps(calibration, indent=1) + "\n")
     rows, score = [], calibration["scores"][0]
     for one in measured:
         told = score["scale"] * one.weighed(dict.fromkeys(score["measures"], 1 / len(score["measures"])))
@@ -213,6 +225,7 @@ def fit() -> None:
     for row in rows:
         print({key: value for key, value in row.items() if key != "points"})
     print(calibration)
+    write_atomic(CALIBRATION, json.dumps(calibration, indent=1) + "\n")
     write_atomic(
         RESULTS,
         json.dumps({"calibration": calibration, "left_out": others, "rows": rows, "environment": environment()}) + "\n",

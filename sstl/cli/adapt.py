@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         type=float,
         help="share of the clean photographs that wear rain matched to the photos (default: 0.1; where routed, what "
-        "the start does not see of their rain; 0 for supervised)",
+        "the start does not see of their rain; 0 for supervised); 0 also takes it out of the exam",
     )
     parser.add_argument(
         "--routed",

@@ -17,7 +17,7 @@ from sstl.methods.trust import Harm, Judgement, Trust, make_exam, rain_seen
 from sstl.networks import Network, load_weights, save_weights
 from sstl.networks.routed import Routed, latest, looks, reliability
 from sstl.ops.precision import resolve_precision
-from sstl.rain import load_recipe
+from sstl.rain import load_recipe, streaks_alone
 from sstl.types import PairedBatch
 
 SEED = 7_919  # the gate's crops are not those of the first training steps
@@ -47,8 +47,8 @@ class Gate:
     does not hold the other back. None of the clear photographs that are judged on is taken for a photo, nor is the
     rehearsed rain, if that costs few photos (``SPARING``). Of a gain counts the share of the photos that is recognised.
 
-    Nor is a network admissible that finds much more rain in the photos than there is (``config.gate.light``): judged on
-    what it finds itself, a network that takes thin bright things for rain would look the better for it.
+    Nor is a network admissible that finds much more rain in the photos than there is (``config.gate.light``): it takes
+    other thin bright things for rain.
 
     Args:
         config: the run; its start is what ``config.network.weights`` names.
@@ -63,6 +63,8 @@ class Gate:
         assert config.gate is not None
         self.config, self.gate, self.device = config, config.gate, device
         self.dtype = resolve_precision(config.precision, device)
+        # Whatever may be wrong with a recipe is told before anything is learned.
+        matched = None if self.gate.matched is None else streaks_alone(load_recipe(self.gate.matched))
         self.start = copy.deepcopy(network).to(device)
         data, count, side = config.data, self.gate.crops, self.gate.side
         stream = UnpairedStream(data.unpaired, side, config.seed + SEED, data.root, 0)
@@ -78,7 +80,6 @@ class Gate:
             self.shipped = Routed(self.start).to(device)
             self.routing = learn_routes(config, self.shipped)
         finder = self.start if self.gate.finder is None else load_weights(self.gate.finder).network.to(device)
-        matched = None if self.gate.matched is None else load_recipe(self.gate.matched)
         with self.arithmetic():
             seen = rain_seen(finder, self.photos)
             exam = make_exam(self.photos, seen, self.rehearsed, config.seed + SEED, self.known, matched)

@@ -126,7 +126,7 @@ def make_exam(
         rehearsed: N labelled pairs of the same size.
         seed: of all choices; the global random state is left as it was.
         known: see ``Exam``.
-        matched: a recipe of streaks, as ``sstl.rain.match`` finds it in photos.
+        matched: a recipe of streaks alone (``sstl.rain.streaks_alone``), as ``sstl.rain.match`` finds it in photos.
     """
     if len(photos) < 2 or photos.shape != rehearsed.clean.shape:
         raise SstlError(
@@ -146,7 +146,8 @@ def make_exam(
 
     under = None
     if matched is not None:
-        rainy = render(clean.cpu(), matched, seed, range(len(clean))).rainy.to(clean)
+        with torch.autocast("cpu", enabled=False):
+            rainy = render(clean.cpu(), matched, seed, range(len(clean))).rainy.to(clean)
         under = behind_veil(as_pairs(rainy, clean, keys))
     return Exam(photos, rehearsed, behind_veil(found), streak, under, tuple(known))
 

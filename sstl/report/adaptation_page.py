@@ -179,9 +179,9 @@ def _judgement_table(outcome: Outcome) -> list[Table]:
         told = f"{outcome.recognised:.0%} of your photos, {outcome.mistaken:.0%} of other images"
         rows.append(("recognised as like your photos, if held back; the start restores the rest", told))
     note = (
-        "Without ground truth: from rain that was found in your photos, laid over clean images whose truth is known; "
-        "see docs/methods.md, Trust. Less than the whole way is taken where the whole would forget too much, "
-        "or find more rain than there is."
+        "Without ground truth: from rain that was found in your photos, or matched to them, laid over clean images "
+        "whose truth is known; see docs/methods.md, Trust. Less than the whole way is taken where the whole would "
+        "forget too much, or find more rain than there is."
     )
     return [Table("The judgement", ("", "value"), rows, note)]
 
