@@ -24,7 +24,7 @@ from sstl.rain import Recipe, render
 from sstl.types import PairedBatch, Restoration
 
 CALIBRATION = Path(__file__).with_name("trust.json")
-CLEAR = 45.0  # dB; a clean photograph that is changed no more than this looks as it did
+CLEAR = 45.0  # dB; a clean photograph that is changed no more than this looks as it did, a restored one like its truth
 CAP = 60.0  # dB that an untouched image counts
 BRIGHTNESS = (0.2, 0.55)  # of the streaks in an exam: the finder overlooks the brightest, and much of dense rain
 AGAIN = (0.2, 0.3)  # of those that are laid over restored photos
@@ -176,8 +176,8 @@ def measure(network: Network, exam: Exam, shipped: Network | None = None) -> Mea
     Where the network restores only the photos, because another takes the rest, ``shipped`` holds both; it is what
     rehearsed and known rain and clean images are measured of.
 
-    - ``found``: luma PSNR on those pairs. Removing nothing, too little, too much or the texture fails.
-    - ``matched``: luma PSNR on those pairs, if there are any; the same fails.
+    - ``found``: luma PSNR on those pairs, at most ``CLEAR``. Removing nothing, too little, too much or texture fails.
+    - ``matched``: the same on those pairs, if there are any.
     - ``rehearsed``, ``clean``: luma PSNR on the rehearsed pairs, and of clean images against themselves.
     - ``known_0``, ...: luma PSNR on the pairs of each known rain, of the length of its batch.
     - ``cycle``: luma PSNR of the restored photo, rained on again and restored again, against itself (re-rain cycle).
@@ -194,7 +194,11 @@ def measure(network: Network, exam: Exam, shipped: Network | None = None) -> Mea
         **measure_harm(shipped or network, exam),
         "mirror": luma_psnr(mirrored, background),
         **look(exam.photos, background),
-        **{name: luma_psnr(restore(network, pairs.rainy).background, pairs.clean) for name, pairs in exams.items()},
+        # Where there was little rain, how far above that a network stands tells nothing of rain.
+        **{
+            name: luma_psnr(restore(network, pairs.rainy).background, pairs.clean).clamp(max=CLEAR)
+            for name, pairs in exams.items()
+        },
         "cycle": luma_psnr(restore(network, _in_levels(again.rainy)).background, background),
     }
 
