@@ -15,6 +15,8 @@ STEPS = (
     "trust.py measure --work {work}",
     "trust.py fit",
     "run.py --work {work}",  # gates judge by what was calibrated
+    "trust.py measure --work {work}",  # what they judged, which is checked and not calibrated on
+    "trust.py fit",
     "doubt.py --work {work}",
     "strength.py --work {work}",
     "draw.py --work {work}",

@@ -237,7 +237,8 @@ def trusted() -> str:
     tree = json.loads(file.read_text())
     rows = [
         [f"{row['domain']}, {row['source']}", "yes" if row["calibrated_on"] else "no", str(row["checkpoints"]),
-         f"{row['gains'][0]:+.2f} to {row['gains'][1]:+.2f}", f"{row['spearman']:.2f}", f"{row['error']:.2f}"]
+         f"{row['gains'][0]:+.2f} to {row['gains'][1]:+.2f}", f"{row['spearman']:.2f}", f"{row['error']:.2f}",
+         f"{row['spearman_with_flattered']:.2f}", ", ".join(f"{a:+.1f} ({b:+.1f})" for a, b in row["flattered"])]
         for row in tree["rows"]
     ]  # fmt: skip
     medians = []
@@ -254,9 +255,12 @@ def trusted() -> str:
             medians.append(f"{name}: median within a domain {median:.2f}, pooled {pooled:.2f} ({len(own)} domains)")
     left = list(tree["left_out"].items())
     head = ["domain, source", "calibrated on", "checkpoints", "true gains, dB", "Spearman", "error, dB"]
+    head += ["Spearman with `default`'s", "`default`'s, predicted (true)"]
     return (
         f"\n## How far the label-free score can be trusted\n\n{table(head, rows)}\nRank correlation of the predicted "
-        f"with the true gain over checkpoints; {'; '.join(medians)}. Error: root mean square of the predicted gain.\n\n"
+        f"with the true gain over checkpoints; {'; '.join(medians)}. Error: root mean square of the predicted gain. "
+        "`default` trains on what the score examines: its snapshots, each with the whole way and of all photos, are in "
+        "the last two columns alone.\n\n"
         "![Predicted against true gains](score.svg)\n\nWhat fitted weights and other measures would do: the rank "
         "correlation in each domain that was developed on, by weights that were fitted to the others of these.\n\n"
         + table(["measures", *left[0][1]], [[name, *(f"{value:.2f}" for value in own.values())] for name, own in left])
