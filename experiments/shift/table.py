@@ -62,7 +62,7 @@ labelled pairs weighed as much as the others and wore no veil. All cells of `cau
 `shipped` were judged on the rain that the start sees alone (beside a router, on what the judged network saw, too),
 before matched streaks were in the exam; and where the processor has bfloat16, the streaks that methods and gates lay
 were resampled on a grid that was off by up to half a pixel. Only `default` and `streak_transfer` are from after that
-was mended.
+was mended, and `best_so_far` learned by an earlier calibration of its judge.
 `shipped` is no source of the suite: it is the weights of the package, which have seen more rain and the photos'
 backgrounds, and it counts in no pool.
 `collapsed` and `smoothed` are wrong on purpose, for the label-free score to find:
