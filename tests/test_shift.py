@@ -156,6 +156,31 @@ def test_a_cell_is_measured_anew_whatever_it_follows_from_changes(tmp_path, monk
     assert len({found(), *changed}) == 1 + len(changed)
     # An option at its default, and where the work lies, say nothing.
     assert found(replace(config, method=MethodConfig("default", {"dry": 0.3}))) == found()
+    places = (tmp_path / "here", tmp_path / "there")
+    lying = [replace(config, data=DataConfig(anchor(), (SourceConfig(str(place / "photos")),))) for place in places]
+    assert len({suite.fingerprint(one, source, domain, place) for one, place in zip(lying, places, strict=True)}) == 1
+
+
+def test_a_domain_is_built_anew_when_its_definition_changes_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(domains, "_backgrounds", lambda: (list(range(200)), []))
+    monkeypatch.setattr(domains, "open_images", lambda *_: None)
+    monkeypatch.setattr(domains, "_save", lambda *_: None)
+    built: list[str] = []
+    monkeypatch.setattr(domains, "_write", lambda *places: built.append(places[-1].parts[len(tmp_path.parts)]))
+    for name in RESERVED["domains"]:
+        (tmp_path / name / "truth").mkdir(parents=True)
+    domains.build(tmp_path)
+    assert set(built) == set(RESERVED["domains"])
+    matched = [tmp_path / name / "streaks.yaml" for name in ("heavy", "veil")]
+    for path in matched:
+        path.touch()
+    built.clear()
+    domains.build(tmp_path)
+    assert built == []
+    (tmp_path / "veil" / "done").write_text("of other rain")
+    domains.build(tmp_path)
+    assert set(built) == {"veil"}
+    assert [path.exists() for path in matched] == [True, False]
 
 
 def test_the_gap_is_pooled_over_cells_whose_oracle_gains_enough():

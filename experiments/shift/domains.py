@@ -78,6 +78,8 @@ def build(folder: Path) -> list[Domain]:
     streaks = open_images(SourceConfig(MANIFEST, split=tree["streaks"]), "streak")
     photos, tests = _backgrounds()
     for number, domain in enumerate(domains):
+        if _is_built(domain):
+            continue
         rng = np.random.default_rng([SEED, number])
         recipes = _recipes(tree, domain.name)
         chosen, others = np.split(rng.permutation(len(photos))[: PHOTOS + DRY], [PHOTOS])
