@@ -48,7 +48,7 @@ def gap_plot(cells: Cells) -> bytes:
     }
     values = {name: [100 * one[0] if one else None for one in column] for name, column in found.items()}
     spans = {name: [(100 * one[1], 100 * one[2]) if one else None for one in column] for name, column in found.items()}
-    return bars(trials, values, "Gap recovered by joint", "per cent of the oracle's gain", spans)
+    return bars(trials, values, "Gap recovered by joint", "per cent of the oracle's gain", spans, digits=0)
 
 
 def score_plot() -> bytes:

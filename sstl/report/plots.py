@@ -217,6 +217,7 @@ def bars(
     title: str,
     xlabel: str = "PSNR (dB)",
     intervals: Mapping[str, Sequence[tuple[float, float] | None]] | None = None,
+    digits: int = 2,
 ) -> bytes:
     """Draw grouped horizontal bars from zero, each with its value: PSNR before and after per set, for example.
 
@@ -226,6 +227,7 @@ def bars(
         title: the figure's title.
         xlabel: what is measured, with its unit.
         intervals: for some of the series, a (low, high) per label, drawn as a line over the bar.
+        digits: of each value, behind the point.
 
     Raises:
         ValueError: a series does not hold one value per label, or there are more series than colours.
@@ -246,7 +248,7 @@ def bars(
                     axis.plot(span, (at, at), color=_INK, linewidth=1.5, marker="|", markersize=6)
                 end = max(0.0, length, *(span or ()))  # beside a bar to the left of zero its value is right of zero
                 axis.annotate(
-                    _number(value), (end, at), (5, 0), textcoords="offset points", va="center", fontsize="small"
+                    _number(value, digits), (end, at), (5, 0), textcoords="offset points", va="center", fontsize="small"
                 )
         axis.set_yticks(range(len(labels)), [_printable(label) for label in labels])
         axis.tick_params(axis="y", length=0)
@@ -438,10 +440,10 @@ def _draw_validation(axis: Axes, group: str, key: str, points: Points, untouched
     axis.set_ylabel(_printable(f"{name} (dB)" if key == "psnr" else name))
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | None, digits: int = 2) -> str:
     if value is None or math.isnan(value):
         return "n/a"
-    return f"{value:.2f}" if math.isfinite(value) else "∞"
+    return f"{value:.{digits}f}" if math.isfinite(value) else "∞"
 
 
 def _printable(text: str) -> str:
