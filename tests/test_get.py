@@ -235,14 +235,31 @@ def tarred(path: Path, *members: tuple[str, bytes | str]) -> Path:
 
 def test_zip_and_tar_are_unpacked(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped(**pictures()))
-    tarred(tmp_path / "b.tgz", *pictures().items(), ("latest.png", "rain/1.png"))
-    assert left(unpack(tmp_path / "a.zip", tmp_path / "a")) == ["norain/1.png", "rain/1.png"]
-    assert left(unpack(tmp_path / "b.tgz", tmp_path / "b")) == ["latest.png", "norain/1.png", "rain/1.png"]
+    tarred(tmp_path / "b.tgz", *pictures().items())
+    for name in ("a.zip", "b.tgz"):
+        assert left(unpack(tmp_path / name, tmp_path / name[0])) == ["norain/1.png", "rain/1.png"]
     with pytest.raises(SstlError, match="a is there already"):
         unpack(tmp_path / "a.zip", tmp_path / "a")
     assert [unpacked_name(name) for name in ("a.zip", "b.tar.gz", "c.tgz", "v1.5.zip", ".zip")] == [
         *("a", "b", "c", "v1.5", ".zip")
     ]
+
+
+@pytest.mark.parametrize("filters", [True, False], ids=["filters", "before Python 3.11.4"])
+def test_a_link_within_a_tar_is_kept_if_it_can_be_told_from_one_that_leads_out(tmp_path, monkeypatch, filters):
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    elif not hasattr(tarfile, "data_filter"):
+        pytest.skip("this Python has no filters")
+    plain = tarred(tmp_path / "plain.tgz", *pictures().items())
+    assert left(unpack(plain, tmp_path / "plain")) == ["norain/1.png", "rain/1.png"]
+    linked = tarred(tmp_path / "linked.tgz", *pictures().items(), ("latest.png", "rain/1.png"))
+    if filters:
+        assert left(unpack(linked, tmp_path / "linked")) == ["latest.png", "norain/1.png", "rain/1.png"]
+        return
+    with pytest.raises(InputError, match=r"refused, as it holds 'latest\.png', which is no file"):
+        unpack(linked, tmp_path / "linked")
+    assert not (tmp_path / "linked").exists()
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "rain/../../evil.png", "..\\evil.png", "C:\\evil.png"])

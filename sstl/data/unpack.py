@@ -83,10 +83,22 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as file:
         members = file.getmembers()
         _check(archive, folder, (member.name for member in members), sum(member.size for member in members))
+        if not hasattr(tarfile, "data_filter"):  # before Python 3.11.4, as Debian 12 has it
+            _unpack_plain(archive, folder, file, members)
+            return
         try:
             file.extractall(folder, members, filter="data")  # which knows links that lead out, by way of others too
         except tarfile.FilterError as error:
             raise InputError(f"{archive}: refused, as {error}; unpack it by hand.") from None
+
+
+def _unpack_plain(archive: Path, folder: Path, file: tarfile.TarFile, members: list[tarfile.TarInfo]) -> None:
+    """Unpack files and folders; whatever else there is, where nothing tells which links lead out, is refused."""
+    for member in members:
+        if not (member.isfile() or member.isdir()):
+            raise InputError(f"{archive}: refused, as it holds '{member.name}', which is no file; unpack it by hand.")
+    for member in members:
+        file.extract(member, folder, set_attrs=False)  # neither owners nor modes
 
 
 def _check(archive: Path, folder: Path, names: Iterable[str], size: int) -> None:
